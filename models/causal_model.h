@@ -1,0 +1,33 @@
+// A decoder-only language model: const weights and three methods. Engine threads and job workers call the same ones.
+#ifndef TRIMTAB_MODELS_CAUSAL_MODEL_H_
+#define TRIMTAB_MODELS_CAUSAL_MODEL_H_
+
+#include <ATen/core/Tensor.h>
+
+#include "models/forward_context.h"
+#include "models/model_spec.h"
+
+namespace trimtab {
+
+// Immutable after loading; any thread. Weights never require grad; gradients flow to embeddings (and to whatever a tap
+// adds) when grad mode is on and they require grad, else fused kernels run.
+class CausalModel {
+ public:
+  virtual ~CausalModel() = default;
+
+  virtual const ModelSpec& spec() const = 0;
+  // The type of weights and activations: kFloat or kBFloat16.
+  virtual at::ScalarType dtype() const = 0;
+
+  // token_ids [T] int64 -> [T, hidden] in dtype().
+  virtual at::Tensor Embed(const at::Tensor& token_ids) const = 0;
+  // embeddings [T, hidden] -> residual stream [T, hidden] after the last block that context.num_layers allows, before
+  // the final norm. Throws c10::Error on a shape mismatch (a programming error) and std::bad_alloc.
+  virtual at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const = 0;
+  // Final norm and output head: hidden [R, hidden] -> float32 logits [R, vocab].
+  virtual at::Tensor Logits(const at::Tensor& hidden) const = 0;
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_MODELS_CAUSAL_MODEL_H_

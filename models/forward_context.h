@@ -1,0 +1,20 @@
+// Everything that one forward pass needs beside the weights; passed explicitly, no globals.
+#ifndef TRIMTAB_MODELS_FORWARD_CONTEXT_H_
+#define TRIMTAB_MODELS_FORWARD_CONTEXT_H_
+
+#include "models/attention/attention_backend.h"
+#include "models/layer_tap.h"
+#include "models/token_layout.h"
+
+namespace trimtab {
+
+struct ForwardContext {
+  const TokenLayout& layout;
+  AttentionBackend& attention;
+  LayerTap& tap;
+  int64_t num_layers = -1;  // run only the first so many blocks (early exit); -1: all
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_MODELS_FORWARD_CONTEXT_H_

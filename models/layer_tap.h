@@ -1,0 +1,31 @@
+// The only hook in a model: sees, and may replace, the residual stream at fixed sites of each block.
+#ifndef TRIMTAB_MODELS_LAYER_TAP_H_
+#define TRIMTAB_MODELS_LAYER_TAP_H_
+
+#include <ATen/core/Tensor.h>
+
+#include "models/site.h"
+
+namespace trimtab {
+
+// Called by the layer loop once per (site, layer), in order. Implementations belong to one forward pass at a time.
+class LayerTap {
+ public:
+  virtual ~LayerTap() = default;
+  // `hidden` is [num_tokens, hidden]; returns a tensor of the same shape and type (or `hidden` itself). Must not write
+  // into `hidden`.
+  virtual at::Tensor At(Site site, int64_t layer, at::Tensor hidden) = 0;
+  // False lets a fused kernel skip the call and never changes results.
+  virtual bool Wants(Site site, int64_t layer) const = 0;
+};
+
+// Leaves everything as it is.
+class IdentityTap final : public LayerTap {
+ public:
+  at::Tensor At(Site, int64_t, at::Tensor hidden) override { return hidden; }
+  bool Wants(Site, int64_t) const override { return false; }
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_MODELS_LAYER_TAP_H_

@@ -1,0 +1,44 @@
+// A model as the server holds it: weights, tokenizer, template and identity. Immutable; shared by engine and jobs.
+#ifndef TRIMTAB_MODELS_LOADED_MODEL_H_
+#define TRIMTAB_MODELS_LOADED_MODEL_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "models/causal_model.h"
+#include "models/prompt_builder.h"
+#include "models/tokenizer/tokenizer.h"
+
+namespace trimtab {
+
+struct LoadedModel {
+  std::string id;            // resource id: models/{id}
+  std::string display_name;  // from the checkpoint, or the file's name
+  std::string fingerprint;   // sha256 hex over weights and shapes: a vector fitted on other weights is refused
+  std::string quantization;  // type of most weights in the file, for example "Q4_1"
+  std::shared_ptr<const CausalModel> model;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::shared_ptr<const PromptBuilder> prompts;
+  // The token whose embedding stands for "masked" in attribution (steering.md A5): pad when it is distinct from every
+  // end-of-generation token and not the unknown token, else a single space.
+  TokenId mask_token = 0;
+};
+
+struct LoadOptions {
+  enum class Precision { kAuto /* bf16 where the CPU has AVX512-BF16 or AMX, else fp32 */, kFloat32, kBFloat16 };
+  Precision precision = Precision::kAuto;
+};
+
+// Loads a Hugging Face folder (config.json, tokenizer.json, safetensors) or a GGUF file. Errors: NOT_FOUND without such
+// a path; INVALID_ARGUMENT (MODEL_FILE_INVALID, names the tensor or key) on a bad file; UNIMPLEMENTED names an
+// architecture or tokenizer that is not supported.
+absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const std::string& id, const std::string& path,
+                                                             const LoadOptions& options);
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_MODELS_LOADED_MODEL_H_

@@ -1,0 +1,60 @@
+// What a decoder-only transformer is, as data: the loaders fill it from a checkpoint's own configuration, one
+// DecoderLayer reads it. No torch. Any thread.
+#ifndef TRIMTAB_MODELS_MODEL_SPEC_H_
+#define TRIMTAB_MODELS_MODEL_SPEC_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace trimtab {
+
+enum class Activation { kSilu, kGeluTanh };
+
+// Scaling of the rotary frequencies for contexts longer than the training context.
+struct RopeSpec {
+  enum class Scaling { kNone, kLinear, kLlama3 };
+  double base = 10000;
+  Scaling scaling = Scaling::kNone;
+  double factor = 1;                // kLinear, kLlama3
+  double low_frequency_factor = 1;  // kLlama3
+  double high_frequency_factor = 4;
+  int64_t original_context = 8192;
+
+  bool operator==(const RopeSpec&) const = default;
+};
+
+// One block: x += Attention(norm(x)); x += Mlp(norm(x)).
+struct LayerSpec {
+  bool qkv_bias = false;
+  bool output_bias = false;
+  bool mlp_bias = false;
+  Activation activation = Activation::kSilu;
+  RopeSpec rope;
+
+  bool operator==(const LayerSpec&) const = default;
+};
+
+struct ModelSpec {
+  std::string architecture;  // "llama"
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;  // divides num_heads
+  int64_t head_dim = 0;      // even
+  int64_t context_length = 0;
+  double norm_eps = 1e-5;
+  bool tied_embeddings = false;
+  std::vector<LayerSpec> layers;
+
+  int64_t num_layers() const { return static_cast<int64_t>(layers.size()); }
+  // Bytes of K and V for one token over all layers.
+  int64_t kv_bytes_per_token(int64_t element_bytes) const {
+    return 2 * num_layers() * num_kv_heads * head_dim * element_bytes;
+  }
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_MODELS_MODEL_SPEC_H_
