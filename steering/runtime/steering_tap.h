@@ -1,0 +1,51 @@
+// Applies steering vectors in a forward pass: sums a token's vectors, adds once, restores the token's norm once
+// (steering.md A7). One forward pass at a time.
+#ifndef TRIMTAB_STEERING_RUNTIME_STEERING_TAP_H_
+#define TRIMTAB_STEERING_RUNTIME_STEERING_TAP_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "models/layer_tap.h"
+#include "steering/runtime/steering_bank.h"
+#include "steering/steering_plan.h"
+
+namespace trimtab {
+
+// What to apply to each row of a step; filled once per step for all layers.
+struct SteeringRows {
+  struct Entry {
+    int32_t slot = -1;   // in the bank; -1: none
+    float strength = 0;  // per row; 0 leaves the row untouched, bit for bit
+  };
+  // [num_tokens][kMaxSelections], row-major; empty when no row is steered.
+  std::vector<Entry> entries;
+  bool empty() const { return entries.empty(); }
+};
+
+// h' = (h + u) * |h| / |h + u| with u = sum of lambda_j v_j, lambda = strength * |h| (relative) or strength (absolute);
+// without the rescale when every vector of the row says Operation::kAdd. Computed in float32 whatever the activations'
+// type.
+class SteeringTap final : public LayerTap {
+ public:
+  SteeringTap(const SteeringBank& bank, const SteeringRows& rows) : bank_(bank), rows_(rows) {}
+
+  at::Tensor At(Site site, int64_t layer, at::Tensor hidden) override;
+  bool Wants(Site site, int64_t layer) const override;
+  // Per row: how many layers were steered, and the sum over them of |u| / |h|. For AppliedSteering.
+  const std::vector<float>& row_dose() const { return row_dose_; }
+  // Per row: true when h or u held a NaN or an infinity at some layer.
+  const std::vector<bool>& row_nonfinite() const { return row_nonfinite_; }
+
+ private:
+  const SteeringBank& bank_;
+  const SteeringRows& rows_;
+  std::vector<float> row_dose_;
+  std::vector<bool> row_nonfinite_;
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_STEERING_RUNTIME_STEERING_TAP_H_
