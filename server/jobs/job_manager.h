@@ -1,0 +1,90 @@
+// Runs jobs: a bounded queue, worker threads at idle scheduling priority, cancellation, durable progress, resumption
+// after a crash. Knows no kind of job: the composition root registers a runner per kind.
+#ifndef TRIMTAB_SERVER_JOBS_JOB_MANAGER_H_
+#define TRIMTAB_SERVER_JOBS_JOB_MANAGER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/base/clock.h"
+#include "server/base/job_context.h"
+#include "server/registry/registry.h"
+
+namespace trimtab {
+
+struct JobManagerConfig {
+  int workers = 1;
+  int64_t max_queued = 64;    // beyond it JOB_QUEUE_FULL
+  bool idle_priority = true;  // SCHED_IDLE for workers (and the threads they start)
+  int threads_per_job = 0;    // intra-op threads of a worker; 0: all cores
+};
+
+struct JobProgressSnapshot {
+  JobProgress progress;
+  absl::Duration elapsed, eta = absl::InfiniteDuration();  // eta: infinite until it can be estimated
+  absl::Time create_time, update_time;
+};
+
+class JobMetrics {
+ public:
+  virtual ~JobMetrics() = default;
+  virtual void OnJobCounts(std::string_view kind, int64_t queued, int64_t running) = 0;
+  virtual void OnJobEnd(std::string_view kind, std::string_view result, absl::Duration queued, absl::Duration run) = 0;
+  virtual void OnJobProgress(std::string_view kind, double fraction, absl::Duration oldest_running_age) = 0;
+};
+
+// Thread-safe.
+class JobManager {
+ public:
+  // Runs one job to its end on a worker thread. It commits its own success through the registry (one transaction with
+  // its results) and returns OK, or returns why it failed; then `fail` of its kind commits the failure. CANCELLED and
+  // UNAVAILABLE (shutdown) from JobContext::Checkpoint must be returned unchanged. Exceptions (c10::Error,
+  // std::bad_alloc) are caught by the manager and become INTERNAL and RESOURCE_EXHAUSTED.
+  struct Runner {
+    std::function<absl::Status(const JobRecord& job, JobContext& context)> run;
+    std::function<absl::Status(const JobRecord& job, const absl::Status& error)> fail;
+    // Serializes progress for the operation's metadata.
+    std::function<std::string(const JobRecord& job, const JobProgressSnapshot& progress)> metadata;
+  };
+
+  JobManager(Registry& registry, const JobManagerConfig& config, const Clock& clock, JobMetrics* metrics);
+  ~JobManager();
+
+  // Before Start.
+  void Register(std::string kind, Runner runner);
+  // Takes up unfinished jobs of the registry, then starts the workers.
+  absl::Status Start();
+  // Reserves a place in the queue for a job about to be written to the registry: RESOURCE_EXHAUSTED (JOB_QUEUE_FULL
+  // with retry info) or UNAVAILABLE (SHUTTING_DOWN). Exactly one of Enqueue and Unreserve must follow.
+  absl::Status Reserve();
+  void Unreserve();
+  // The job is durable: run it.
+  void Enqueue(const JobRecord& job);
+
+  // Durable request to cancel; takes effect at the job's next checkpoint (at once while queued). NOT_FOUND; OK when
+  // done.
+  absl::Status Cancel(std::string_view name);
+  // Stored record with live metadata when it is running.
+  absl::StatusOr<JobRecord> Get(std::string_view name);
+  // Calls `done` once, from a manager's thread or at once, when the job has ended or at `deadline`. Never blocks.
+  void Wait(std::string_view name, absl::Time deadline, std::function<void(absl::StatusOr<JobRecord>)> done);
+  // Jobs stop at their next checkpoint and stay resumable. Idempotent; blocks until the workers have ended.
+  void Shutdown();
+  // Optional: called by workers at checkpoints; blocks a little while the engine is busy (DeviceGate).
+  void set_gate(std::function<void()> gate);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_SERVER_JOBS_JOB_MANAGER_H_
