@@ -25,14 +25,17 @@ class SteeringBank {
   SteeringBank(int64_t num_slots, int64_t num_layers, int64_t hidden_size);
 
   // The vector's slot, loading it if need be, with one reference taken. Nullopt when every slot is referenced: the
-  // request waits. Only Site::kBlockOutput vectors of the right hidden size may be given.
+  // request waits. Only Site::kBlockOutput vectors of the right hidden size and layers may be given: a caller's mistake
+  // throws c10::Error.
   std::optional<int32_t> Acquire(const std::shared_ptr<const SteeringVector>& vector);
   // Gives one reference back; the vector stays loaded until its slot is needed.
   void Release(int32_t slot);
 
   const at::Tensor& table() const { return table_; }  // [slots, layers, hidden] float32
   const SteeringVector& vector(int32_t slot) const { return *slots_[slot].vector; }
-  bool steers(int32_t slot, int64_t layer) const { return slots_[slot].vector->Find(layer) != nullptr; }
+  bool steers(int32_t slot, int64_t layer) const { return slots_[slot].steered[static_cast<size_t>(layer)]; }
+  int64_t num_layers() const { return table_.size(1); }
+  int64_t hidden_size() const { return table_.size(2); }
   int64_t num_slots() const { return static_cast<int64_t>(slots_.size()); }
   int64_t bytes() const;
 
@@ -43,7 +46,8 @@ class SteeringBank {
 
  private:
   struct Slot {
-    std::shared_ptr<const SteeringVector> vector;
+    std::shared_ptr<const SteeringVector> vector;  // null until first used
+    std::vector<bool> steered;                     // [layers]: the vector steers there
     int64_t references = 0;
     std::list<int32_t>::iterator idle;  // place in idle_ while references == 0
   };

@@ -27,10 +27,11 @@ struct SteeringRows {
 
 // h' = (h + u) * |h| / |h + u| with u = sum of lambda_j v_j, lambda = strength * |h| (relative) or strength (absolute);
 // without the rescale when every vector of the row says Operation::kAdd. Computed in float32 whatever the activations'
-// type.
+// type. `bank` and `rows` must stay as they are while the tap is in use. Serving and scoring only: the result carries
+// no gradient.
 class SteeringTap final : public LayerTap {
  public:
-  SteeringTap(const SteeringBank& bank, const SteeringRows& rows) : bank_(bank), rows_(rows) {}
+  SteeringTap(const SteeringBank& bank, const SteeringRows& rows);
 
   at::Tensor At(Site site, int64_t layer, at::Tensor hidden) override;
   bool Wants(Site site, int64_t layer) const override;
@@ -40,8 +41,13 @@ class SteeringTap final : public LayerTap {
   const std::vector<bool>& row_nonfinite() const { return row_nonfinite_; }
 
  private:
+  template <typename Scalar>
+  void Steer(int64_t layer, Scalar* hidden);  // [num_tokens, hidden], edited in place
+
   const SteeringBank& bank_;
   const SteeringRows& rows_;
+  std::vector<int64_t> active_rows_;  // rows with an entry of a strength other than 0
+  std::vector<bool> active_layers_;   // [layers]: some active entry's vector steers there
   std::vector<float> row_dose_;
   std::vector<bool> row_nonfinite_;
 };
