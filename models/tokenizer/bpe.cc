@@ -1,0 +1,122 @@
+#include "models/tokenizer/bpe.h"
+
+#include <algorithm>
+#include <functional>
+#include <queue>
+#include <tuple>
+#include <utility>
+
+#include "models/tokenizer/utf8.h"
+
+namespace trimtab {
+namespace {
+
+uint64_t PairKey(TokenId left, TokenId right) {
+  return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
+}
+
+// A token of the piece under work, in a list that shrinks as neighbours merge.
+struct Symbol {
+  TokenId id;        // -1: merged into its left neighbour
+  int32_t previous;  // -1: none
+  int32_t next;      // -1: none
+  TextRange range;
+};
+
+// Rank, place and result of a possible merge; the queue gives the lowest rank, then the leftmost place.
+using Candidate = std::tuple<int32_t, int32_t, TokenId>;
+
+absl::string_view ToAbsl(std::string_view text) { return {text.data(), text.size()}; }
+
+}  // namespace
+
+Bpe::Bpe(absl::flat_hash_map<std::string, TokenId> tokens, const std::vector<BpeMerge>& merges, BpeOptions options)
+    : tokens_(std::move(tokens)), options_(options) {
+  merges_.reserve(merges.size());
+  int32_t rank = 0;
+  for (const BpeMerge& merge : merges) merges_[PairKey(merge.left, merge.right)] = {rank++, merge.merged};
+  for (int byte = 0; byte < 256; ++byte) {
+    byte_token_[byte] = Find(std::string(1, static_cast<char>(byte))).value_or(-1);
+  }
+}
+
+std::optional<TokenId> Bpe::Find(std::string_view bytes) const {
+  const auto found = tokens_.find(ToAbsl(bytes));
+  if (found == tokens_.end()) return std::nullopt;
+  return found->second;
+}
+
+const Bpe::Merged* Bpe::FindMerge(TokenId left, TokenId right) const {
+  const auto found = merges_.find(PairKey(left, right));
+  return found == merges_.end() ? nullptr : &found->second;
+}
+
+void Bpe::Encode(std::string_view piece, std::vector<BpeToken>& out) const {
+  if (piece.empty()) return;
+  if (options_.ignore_merges) {
+    if (const auto whole = Find(piece)) {
+      out.push_back({*whole, {0, piece.size()}});
+      return;
+    }
+  }
+  if (piece.size() == 1 && byte_token_[static_cast<unsigned char>(piece[0])] >= 0) {
+    out.push_back({byte_token_[static_cast<unsigned char>(piece[0])], {0, 1}});
+    return;
+  }
+
+  std::vector<Symbol> symbols;
+  symbols.reserve(piece.size());
+  bool after_unknown = false;
+  for (size_t i = 0; i < piece.size(); ++i) {
+    TokenId id = byte_token_[static_cast<unsigned char>(piece[i])];
+    const bool unknown = id < 0;
+    if (unknown) {
+      if (!options_.unknown) continue;
+      if (after_unknown && options_.fuse_unknown) {
+        symbols.back().range.end = i + 1;
+        continue;
+      }
+      id = *options_.unknown;
+    }
+    after_unknown = unknown;
+    symbols.push_back(
+        {id, static_cast<int32_t>(symbols.size()) - 1, static_cast<int32_t>(symbols.size()) + 1, {i, i + 1}});
+  }
+  if (symbols.empty()) return;
+  symbols.back().next = -1;
+
+  std::vector<Candidate> candidates;
+  candidates.reserve(symbols.size());
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<Candidate>> queue(std::greater<Candidate>(),
+                                                                                        std::move(candidates));
+  const auto consider = [&](int32_t place) {
+    const int32_t next = symbols[place].next;
+    if (next < 0) return;
+    if (const Merged* merge = FindMerge(symbols[place].id, symbols[next].id)) {
+      queue.emplace(merge->rank, place, merge->id);
+    }
+  };
+  for (int32_t place = 0; place < static_cast<int32_t>(symbols.size()); ++place) consider(place);
+  while (!queue.empty()) {
+    const auto [rank, place, merged] = queue.top();
+    queue.pop();
+    Symbol& left = symbols[place];
+    if (left.id < 0 || left.next < 0) continue;
+    Symbol& right = symbols[left.next];
+    // The neighbours may have changed since this candidate was noted.
+    const Merged* merge = FindMerge(left.id, right.id);
+    if (merge == nullptr || merge->id != merged) continue;
+    left.id = merged;
+    left.range.end = right.range.end;
+    left.next = right.next;
+    right.id = -1;
+    if (left.next >= 0) symbols[left.next].previous = place;
+    if (left.previous >= 0) consider(left.previous);
+    consider(place);
+  }
+  for (int32_t place = 0; place >= 0; place = symbols[place].next) {
+    out.push_back({symbols[place].id, symbols[place].range});
+  }
+}
+
+}  // namespace trimtab

@@ -1,0 +1,26 @@
+#include "models/tokenizer/incremental_decoder.h"
+
+#include <utility>
+
+#include "models/tokenizer/utf8.h"
+
+namespace trimtab {
+
+IncrementalDecoder::IncrementalDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special)
+    : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {}
+
+std::string IncrementalDecoder::Push(TokenId id) {
+  if (skip_special_ && tokenizer_->IsSpecial(id)) return "";
+  held_ += tokenizer_->TokenBytes(id);
+  std::string text;
+  held_.erase(0, AppendCompleteUtf8(held_, text));
+  return text;
+}
+
+std::string IncrementalDecoder::Flush() {
+  std::string text = ReplaceInvalidUtf8(held_);
+  held_.clear();
+  return text;
+}
+
+}  // namespace trimtab
