@@ -82,6 +82,7 @@ struct Request {
   int64_t prompt_length = 0;    // == tokens.size() unless score
   bool score = false;           // score tokens[prompt_length:] and end; nothing is sampled
   int score_top = 0;
+  std::vector<std::vector<TokenId>> score_watch;  // as ScoreItem::watch
   SamplingParams sampling;
   SteeringPlan plan;
   Priority priority = Priority::kInteractive;

@@ -18,6 +18,9 @@ struct ScoreItem {
   int64_t prompt_length = 0;  // tokens before the continuation, at least 1; steering positions count from it
   SteeringPlan plan;
   int top = 0;  // also return the `top` most likely tokens of each scored position, at most 64
+  // Tokens whose log-probability to return at each scored position, whatever the continuation is: empty, or one list
+  // per continuation token. Ids must be in the vocabulary.
+  std::vector<std::vector<TokenId>> watch;
 };
 
 struct TokenAlternative {
@@ -31,6 +34,7 @@ struct ScoredToken {
   float logprob = 0;  // natural log, full softmax at temperature 1
   bool is_greedy = false;
   std::vector<TokenAlternative> top;  // most likely first
+  std::vector<float> watched;         // parallel to ScoreItem::watch of this position
 };
 
 struct ScoreOutcome {
