@@ -9,7 +9,7 @@ std::string PairsHash(const std::vector<PreferencePair>& pairs) {
   for (const PreferencePair& pair : pairs) {
     const uint64_t messages = pair.prompt.size();
     hash.Update(&messages, sizeof(messages));
-    for (const ChatMessage& message : pair.prompt) hash.UpdateField(message.role).UpdateField(message.content);
+    for (const ChatMessage& message : pair.prompt) hash.UpdateField(message.role).UpdateField(message.text);
     hash.UpdateField(pair.preferred).UpdateField(pair.dispreferred);
     hash.Update(&pair.weight, sizeof(pair.weight));
   }

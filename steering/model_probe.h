@@ -1,0 +1,152 @@
+// The only door from a steering method to a model: encode pairs, score answers, differentiate, capture, steer as
+// serving does. One job's thread; the model itself is shared and const.
+#ifndef TRIMTAB_STEERING_MODEL_PROBE_H_
+#define TRIMTAB_STEERING_MODEL_PROBE_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/layer_tap.h"
+#include "models/loaded_model.h"
+#include "models/token_layout.h"
+#include "server/base/job_context.h"
+#include "steering/preference.h"
+#include "steering/steering_vector.h"
+
+namespace trimtab {
+
+class SteeringBank;
+class TokenForest;
+struct SteeringRows;
+
+// The scalar F of a pair (steering.md A2), in nats: log p(preferred) - log p(dispreferred), summed over tokens or each
+// divided by its number of tokens; or the preferred answer's alone.
+enum class MarginKind { kPrefSum = 1, kPrefMean = 2, kLikelihoodSum = 3, kLikelihoodMean = 4 };
+std::string_view MarginKindName(MarginKind kind);  // "pref_sum", ...
+inline bool IsPreference(MarginKind kind) { return kind == MarginKind::kPrefSum || kind == MarginKind::kPrefMean; }
+
+// A pair as token ids. Prompt and answers are tokenised apart, so no merge crosses the seam (steering.md A1).
+struct EncodedPair {
+  std::vector<TokenId> prompt;        // L, with the generation header
+  std::vector<TokenId> preferred;     // at least one
+  std::vector<TokenId> dispreferred;  // empty only for pairs without a dispreferred answer
+  std::vector<int64_t> candidates;    // positions in the prompt that may be masked, ascending; no control tokens
+  int64_t tokens() const { return static_cast<int64_t>(prompt.size() + preferred.size() + dispreferred.size()); }
+};
+
+// Where activations are compared (steering.md A6).
+enum class DeltaPosition { kLastPrompt = 1, kLastResponse = 2, kMeanResponse = 3 };
+
+struct SteeringSetting {
+  std::shared_ptr<const SteeringVector> vector;  // null: not steered
+  float strength = 0;
+  ApplyTo apply_to = ApplyTo::kFromLastPrompt;
+};
+
+struct ProbeOptions {
+  // Rows of one forward pass without gradients: bounds the memory of a job.
+  int64_t batch_tokens = 2048;
+  // Text that has nothing to do with any objective, in chunks of tokens: what steering costs is measured on it.
+  std::vector<std::vector<TokenId>> neutral_text;
+};
+
+// `text` as chunks of `chunk_tokens` tokens, at most `max_tokens` in all; what is left over at the end is dropped.
+std::vector<std::vector<TokenId>> ChunkText(const Tokenizer& tokenizer, std::string_view text, int64_t chunk_tokens,
+                                            int64_t max_tokens);
+
+// Functions that run several forward passes take the job and checkpoint between them; they return its CANCELLED or
+// UNAVAILABLE unchanged. Embeddings and masks are in the model's type. c10::Error and std::bad_alloc pass through.
+class ModelProbe {
+ public:
+  ModelProbe(std::shared_ptr<const LoadedModel> model, ProbeOptions options);
+  ~ModelProbe();
+
+  const std::string& fingerprint() const { return loaded_->fingerprint; }
+  int64_t num_layers() const { return loaded_->model->spec().num_layers(); }
+  int64_t hidden_size() const { return loaded_->model->spec().hidden_size; }
+  int64_t vocab_size() const { return loaded_->model->spec().vocab_size; }
+  int64_t context_length() const { return loaded_->model->spec().context_length; }
+  int64_t batch_tokens() const { return options_.batch_tokens; }
+  int64_t gradient_tokens() const;  // rows of one pass with gradients, which keeps every layer's activations
+  void set_batch_tokens(int64_t tokens) { options_.batch_tokens = tokens; }
+
+  // INVALID_ARGUMENT: an answer without tokens, a conversation that the template refuses; PROMPT_TOO_LONG beyond the
+  // model's context.
+  absl::StatusOr<EncodedPair> Encode(const PreferencePair& pair) const;
+  std::string TokenText(TokenId token) const;
+
+  at::Tensor Embed(const std::vector<TokenId>& tokens) const;  // [T, hidden]
+  at::Tensor MaskEmbedding() const;                            // [hidden]: the model's mask token
+  at::Tensor VocabMeanEmbedding() const;                       // [hidden]: mean over the vocabulary
+
+  // F of `pair` with each of the sets of prompt positions replaced by `mask` [hidden]. Prompt rows before a set's first
+  // position are computed once for all sets.
+  absl::StatusOr<std::vector<double>> MaskedMargins(const EncodedPair& pair, MarginKind kind,
+                                                    const std::vector<std::vector<int64_t>>& sets,
+                                                    const at::Tensor& mask, JobContext& job) const;
+  // F at prompt embeddings [B, L, hidden] of the pair, in one packed pass [prompt | preferred | dispreferred] each.
+  absl::StatusOr<std::vector<double>> Margins(const EncodedPair& pair, MarginKind kind, const at::Tensor& prompts,
+                                              JobContext& job) const;
+  // Gradient of F with respect to the prompt embeddings, at `prompts` [B, L, hidden]: float32 [B, L, hidden].
+  absl::StatusOr<at::Tensor> PromptGradients(const EncodedPair& pair, MarginKind kind, const at::Tensor& prompts,
+                                             JobContext& job) const;
+
+  // Residual stream after each of `layers` for prompts given as embeddings [L_i, hidden]: float32 [count, layers,
+  // hidden]. `responses` (same count) follow the prompts; not read for kLastPrompt. One pass that ends after the
+  // deepest layer; the caller keeps the count within batch_tokens.
+  at::Tensor CaptureStates(const std::vector<at::Tensor>& prompts, const std::vector<std::vector<TokenId>>& responses,
+                           DeltaPosition position, const std::vector<int64_t>& layers) const;
+  // How F rises per unit of relative strength: at each of `layers` the gradient of each pair's F with respect to v,
+  // where every position t that `apply_to` steers gets |h_t| v and its norm restored: float32 [pairs, layers, hidden].
+  // One pass with gradients; the caller keeps the pairs within gradient_tokens.
+  at::Tensor SteeringGradients(const std::vector<const EncodedPair*>& pairs, MarginKind kind,
+                               const std::vector<int64_t>& layers, ApplyTo apply_to) const;
+
+  // F of each pair under each setting, through the bank and tap that serving uses: [pair][setting].
+  absl::StatusOr<std::vector<std::vector<double>>> SteeredMargins(const std::vector<const EncodedPair*>& pairs,
+                                                                  MarginKind kind,
+                                                                  const std::vector<SteeringSetting>& settings,
+                                                                  JobContext& job) const;
+  bool has_neutral_text() const { return !options_.neutral_text.empty(); }
+  int64_t neutral_tokens() const;
+  // Mean over the tokens of the neutral text of KL(unsteered || steered), nats, with all positions steered.
+  absl::StatusOr<std::vector<double>> NeutralKl(const std::vector<SteeringSetting>& settings, JobContext& job);
+
+ private:
+  // One log-probability: of `target` after `row`, times `weight`, is added to output `output`.
+  struct ScoredToken {
+    int64_t row = 0;
+    TokenId target = 0;
+    int64_t output = 0;
+    double weight = 0;
+  };
+  // Layout and scored tokens of packed sequences [prompt | preferred | dispreferred]; F of pair i goes to output i.
+  struct Packed {
+    TokenLayout layout;
+    std::vector<ScoredToken> scored;
+    std::vector<int64_t> prompt_begin, answers_begin, end;  // rows of each pair
+  };
+  Packed Pack(const std::vector<const EncodedPair*>& pairs, MarginKind kind) const;
+  // A sum over `scored` of weight * log-probability that carries the gradient of `hidden` [rows, hidden].
+  at::Tensor DifferentiableScore(const at::Tensor& hidden, const std::vector<ScoredToken>& scored) const;
+  // The same without gradients, by output.
+  void AddScores(const at::Tensor& hidden, const std::vector<ScoredToken>& scored, std::vector<double>& outputs) const;
+  // Rows of `forest` through the whole model: [rows, hidden].
+  at::Tensor RunForest(const TokenForest& forest, LayerTap& tap) const;
+  at::Tensor RunNeutral(LayerTap& tap) const;  // [neutral tokens, hidden]
+  double MeanKl(const at::Tensor& unsteered, const at::Tensor& steered) const;
+
+  const std::shared_ptr<const LoadedModel> loaded_;
+  ProbeOptions options_;
+  mutable at::Tensor vocab_mean_;  // [hidden], once needed
+  at::Tensor neutral_hidden_;      // [neutral tokens, hidden] unsteered, once needed
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_STEERING_MODEL_PROBE_H_

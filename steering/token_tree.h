@@ -1,0 +1,67 @@
+// Many variants of one text in one forward pass without repeating what they share: rows form a tree, and a row sees its
+// own path from the root. Occlusion shares the prompt before the masked token; steering variants share everything
+// before the first steered position. Exact, not an approximation. One job's thread.
+#ifndef TRIMTAB_STEERING_TOKEN_TREE_H_
+#define TRIMTAB_STEERING_TOKEN_TREE_H_
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "models/attention/attention_backend.h"
+#include "models/token_layout.h"
+
+namespace trimtab {
+
+class TokenForest {
+ public:
+  // A place to continue from: the first `rows` rows of `segment`, and all that they see. Segment -1: nothing.
+  struct Place {
+    int64_t segment = -1;
+    int64_t rows = 0;
+  };
+
+  // Adds rows after `place` and returns the place at their end. `embeddings` is [n, hidden]; n = 0 returns `place`.
+  // Segments of one tree must be added before the next root.
+  Place Add(const Place& place, const at::Tensor& embeddings);
+
+  int64_t num_rows() const { return num_rows_; }
+  // Row of the last token before `place`, which must not be the empty one.
+  int64_t last_row(const Place& place) const { return segments_[place.segment].begin + place.rows - 1; }
+
+  at::Tensor Embeddings() const;  // [num_rows, hidden]
+  // One span per tree, with positions along the paths.
+  TokenLayout Layout() const;
+
+ private:
+  friend class TreeAttention;
+  struct Segment {
+    Place parent;
+    int64_t root = 0;  // index in roots_
+    int64_t begin = 0, length = 0;
+    int64_t position = 0;  // of the first row
+  };
+  // [rows, rows] bool of tree `root`: which rows each row sees.
+  at::Tensor Visible(int64_t root) const;
+
+  std::vector<Segment> segments_;
+  std::vector<int64_t> roots_;  // first segments of the trees
+  std::vector<at::Tensor> embeddings_;
+  int64_t num_rows_ = 0;
+};
+
+// Attention over a forest's rows by an explicit mask per tree. Memory per tree: rows^2. Differentiable.
+class TreeAttention final : public AttentionBackend {
+ public:
+  TreeAttention(const TokenForest& forest, at::ScalarType dtype);
+  at::Tensor Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                    const TokenLayout& layout) override;
+
+ private:
+  std::vector<at::Tensor> bias_;  // per tree [rows, rows] in the activations' type: 0 or minus infinity
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_STEERING_TOKEN_TREE_H_
