@@ -1,0 +1,143 @@
+// Decides what each step computes and what becomes of its results: queues, cache blocks, bank slots, preemption,
+// deadlines, pauses. No torch, no clock of its own, no lock. Owned by Engine, engine thread only.
+#ifndef TRIMTAB_SERVER_ENGINE_SCHEDULER_H_
+#define TRIMTAB_SERVER_ENGINE_SCHEDULER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/engine/engine_metrics.h"
+#include "server/engine/kv_block_manager.h"
+#include "server/engine/request.h"
+#include "server/engine/sequence.h"
+#include "server/engine/step.h"
+
+namespace trimtab {
+
+struct SchedulerConfig {
+  int64_t num_blocks = 0;
+  int64_t block_size = 16;
+  int64_t max_running_requests = 64;
+  int64_t max_step_tokens = 512;
+  int64_t max_context = 0;  // most tokens of a sequence; at most num_blocks * block_size
+  absl::Duration stall_timeout = absl::Seconds(30);
+  bool prefix_caching = true;
+};
+
+// The steering bank as the scheduler sees it.
+class SteeringSlots {
+ public:
+  virtual ~SteeringSlots() = default;
+  // A slot that holds `vector`, with one reference; nullopt when all are taken.
+  virtual std::optional<int32_t> Acquire(const std::shared_ptr<const SteeringVector>& vector) = 0;
+  virtual void Release(int32_t slot) = 0;
+};
+
+// Told of a request's first step and of its end (before its sink is).
+class SchedulerEvents {
+ public:
+  virtual ~SchedulerEvents() = default;
+  virtual void OnScheduled(const Request& request) = 0;
+  virtual void OnEnded(const Request& request) = 0;
+};
+
+// Policy. Decoding goes first, then prefill by (priority, arrival), new requests included, within the step's token
+// budget. A request is admitted when its whole prompt fits in memory, so only decoding can run out; then the newest
+// sequence of the lowest priority is preempted: it gives everything back and is computed again later, which changes
+// nothing of its output. Nobody is preempted for somebody of lower rank, so the first in order always gets on. A
+// request that could share a prefix which this very step computes waits for it. A paused sequence (its sink is not
+// Ready) keeps its blocks until they are needed.
+class Scheduler {
+ public:
+  // `slots` must outlive the scheduler and have at least kMaxSelections slots. `metrics` and `events` may be null.
+  Scheduler(const SchedulerConfig& config, SteeringSlots& slots, EngineMetrics* metrics, SchedulerEvents* events);
+
+  // The request must fit: 1 <= prompt_length, target positions <= max_context (Engine::Submit checks it).
+  void Submit(std::unique_ptr<Request> request, absl::Time now);
+  // Ends the request; not planned any more. Unknown ids are ignored.
+  void Abort(const std::string& id, FinishReason reason, const absl::Status& status, absl::Time now);
+  void AbortAll(FinishReason reason, const absl::Status& status, absl::Time now);
+
+  // Ends what is past its deadline or stalled, then chooses the next step. Empty: nothing can be done until an event
+  // from outside or NextEvent().
+  StepPlan Plan(absl::Time now);
+  // Takes the results of the plan that Plan returned last; nothing was called in between. Calls sinks.
+  void Commit(const StepPlan& plan, StepResult result, absl::Time now);
+
+  // When Plan has something to do without an event from outside: the next deadline or stall time-out.
+  absl::Time NextEvent() const;
+
+  int64_t running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  bool empty() const { return sequences_.empty(); }
+  const KvBlockManager& blocks() const { return blocks_; }
+  struct Counters {
+    int64_t preemptions = 0, prefix_query_tokens = 0, prefix_hit_tokens = 0;
+  };
+  const Counters& counters() const { return counters_; }
+
+  // INTERNAL says which invariant does not hold (references equal the running sequences' blocks, waiting ones hold
+  // nothing). For tests.
+  absl::Status CheckInvariants() const;
+
+ private:
+  using Queue = std::set<Sequence*, ServedBefore>;
+  // A step in the making.
+  struct Draft {
+    std::vector<StepItem> items;
+    int64_t budget = 0;
+    bool steering_blocked = false;  // somebody waits for a bank slot: later steered requests must not pass
+    struct KeyHash {
+      size_t operator()(const Digest128& key) const { return static_cast<size_t>(key[0]); }
+    };
+    std::unordered_set<Digest128, KeyHash> keys;  // prefixes that this step's items are computing
+  };
+
+  void EndExpired(absl::Time now);
+  void UpdatePauses(absl::Time now);
+  void PlanDecode(Draft& draft);
+  void PlanPrefill(Draft& draft, absl::Time now);
+  // False: later requests must not be tried either.
+  bool TryAdmit(Sequence& sequence, Draft& draft, absl::Time now);
+  bool AcquireSlots(Sequence& sequence, Draft& draft);
+  void ReleaseSlots(Sequence& sequence);
+  // Shared prefix, then private blocks for all known tokens; false when memory is short.
+  bool AcquireBlocks(Sequence& sequence, Draft& draft);
+  void AddItem(Sequence& sequence, Draft& draft);
+  // Who may be preempted for a sequence: whoever ranks below it (it runs and must get on), or, for a new one, only a
+  // lower priority and paused sequences of its own.
+  enum class Yields { kLowerRank, kLowerPriority, kLowerPrioritySteered };
+  static bool MayYield(const Sequence& other, const Sequence& sequence, Yields yields);
+  // The running sequence to preempt first; null when none may be.
+  Sequence* FindVictim(const Sequence& sequence, Yields yields) const;
+  void Preempt(Sequence& victim, Draft& draft);
+  void GiveBack(Sequence& sequence);
+  void ComputeKeys(Sequence& sequence);
+  void PublishBlocks(Sequence& sequence);
+  void CountDose(Sequence& sequence, const StepItem& item, const StepItemResult& result);
+  void CommitToken(Sequence& sequence, OutputToken token, absl::Time now);
+  // Destroys the sequence.
+  void End(Sequence& sequence, FinishReason reason, absl::Status status, absl::Time now);
+
+  const SchedulerConfig config_;
+  SteeringSlots& slots_;
+  EngineMetrics* const metrics_;
+  SchedulerEvents* const events_;
+  KvBlockManager blocks_;
+  std::unordered_map<std::string, std::unique_ptr<Sequence>> sequences_;  // by request id
+  Queue running_, waiting_;                                               // partition of sequences_
+  int64_t next_ticket_ = 0;
+  Counters counters_;
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_SERVER_ENGINE_SCHEDULER_H_

@@ -1,0 +1,67 @@
+// How far a request got. No torch. Owned by Scheduler; read by ModelRunner within a step; engine thread only.
+#ifndef TRIMTAB_SERVER_ENGINE_SEQUENCE_H_
+#define TRIMTAB_SERVER_ENGINE_SEQUENCE_H_
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/base/hash.h"
+#include "server/engine/request.h"
+
+namespace trimtab {
+
+// One rule covers prefill, chunked prefill, prefix hits, decoding and recomputation: a sequence has `computed` of its
+// `target()` positions and catches up.
+struct Sequence {
+  std::unique_ptr<const Request> request;
+  int64_t ticket = 0;  // order of arrival, unique
+
+  std::vector<TokenId> tokens;  // the request's tokens, then the generated ones
+  int64_t computed = 0;         // leading positions whose keys and values are in `blocks`
+  std::vector<int32_t> blocks;  // cache blocks of the leading positions; empty unless running
+  // The plan's bank slots, parallel to its entries; -1 for entries of strength 0. Valid while running.
+  std::array<int32_t, kMaxSelections> slots = {-1, -1, -1, -1};
+  bool running = false;
+
+  std::vector<Digest128> keys;  // identities of the leading full blocks, as far as they were needed
+  int64_t published = 0;        // leading blocks that were offered to others
+
+  std::vector<ScoredToken> scored;  // score requests: results so far
+  int64_t cached_prompt_tokens = 0;
+  absl::Time arrival, first_scheduled = absl::InfinitePast(), first_token = absl::InfinitePast(),
+                      last_token = absl::InfinitePast();
+  absl::Time paused_since = absl::InfiniteFuture();  // the consumer is behind since then
+
+  // Doses by entry of the plan, over positions computed for the first time ([0, dosed) are done with).
+  int64_t dosed = 0;
+  std::array<double, kMaxSelections> dose_sum = {};
+  std::array<int64_t, kMaxSelections> dose_rows = {};
+
+  // Positions to compute before the next token (or the last score) is known. A score request does not need its last
+  // token's keys and values.
+  int64_t target() const { return static_cast<int64_t>(tokens.size()) - (request->score ? 1 : 0); }
+  // The first position whose logits are still needed; always below target(), so at least one position is computed.
+  int64_t first_logits() const {
+    return request->score ? request->prompt_length - 1 + static_cast<int64_t>(scored.size()) : target() - 1;
+  }
+  int64_t remaining() const { return target() - computed; }
+  int64_t output_tokens() const { return static_cast<int64_t>(tokens.size()) - request->prompt_length; }
+  bool paused() const { return paused_since != absl::InfiniteFuture(); }
+  bool steered() const { return !request->plan.is_identity(); }
+};
+
+// The order of service: priority, then arrival.
+struct ServedBefore {
+  bool operator()(const Sequence* a, const Sequence* b) const {
+    if (a->request->priority != b->request->priority) return a->request->priority < b->request->priority;
+    return a->ticket < b->ticket;
+  }
+};
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_SERVER_ENGINE_SEQUENCE_H_
