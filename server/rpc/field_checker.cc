@@ -3,42 +3,9 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "models/tokenizer/utf8.h"
 
 namespace trimtab {
-
-// Well-formed per Unicode 15 table 3-7: no overlong forms, surrogates or values above U+10FFFF.
-bool IsValidUtf8(std::string_view text) {
-  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
-  const auto* const end = p + text.size();
-  while (p < end) {
-    if (*p < 0x80) {
-      ++p;
-      continue;
-    }
-    int tail = 0;
-    unsigned char low = 0x80, high = 0xBF;
-    if (*p >= 0xC2 && *p <= 0xDF) {
-      tail = 1;
-    } else if (*p >= 0xE0 && *p <= 0xEF) {
-      tail = 2;
-      if (*p == 0xE0) low = 0xA0;
-      if (*p == 0xED) high = 0x9F;
-    } else if (*p >= 0xF0 && *p <= 0xF4) {
-      tail = 3;
-      if (*p == 0xF0) low = 0x90;
-      if (*p == 0xF4) high = 0x8F;
-    } else {
-      return false;
-    }
-    if (end - p <= tail) return false;
-    if (p[1] < low || p[1] > high) return false;
-    for (int i = 2; i <= tail; ++i) {
-      if (p[i] < 0x80 || p[i] > 0xBF) return false;
-    }
-    p += tail + 1;
-  }
-  return true;
-}
 
 void FieldChecker::Fail(std::string_view field, std::string_view description) {
   violations_.push_back({std::string(field), std::string(description)});

@@ -14,8 +14,6 @@
 
 namespace trimtab {
 
-bool IsValidUtf8(std::string_view text);
-
 // Every method returns whether the value is fine and remembers a violation otherwise. `field` is the path in the
 // request, for example "steering[1].strength".
 class FieldChecker {

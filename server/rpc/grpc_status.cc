@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "google/rpc/error_details.pb.h"
 #include "server/base/error.h"
+#include "server/rpc/proto_time.h"
 
 namespace trimtab {
 namespace {
@@ -100,9 +101,7 @@ google::rpc::Status ToRpcStatus(const absl::Status& status) {
   rpc.add_details()->PackFrom(MakeErrorInfo(detail, status.code()));
   if (detail.retry_after) {
     google::rpc::RetryInfo retry;
-    const int64_t nanos = absl::ToInt64Nanoseconds(*detail.retry_after);
-    retry.mutable_retry_delay()->set_seconds(nanos / 1'000'000'000);
-    retry.mutable_retry_delay()->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+    *retry.mutable_retry_delay() = ToProto(*detail.retry_after);
     rpc.add_details()->PackFrom(retry);
   }
   if (!detail.resource_type.empty() || !detail.resource_name.empty()) {

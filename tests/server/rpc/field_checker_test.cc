@@ -8,18 +8,6 @@
 namespace trimtab {
 namespace {
 
-TEST(FieldChecker, KnowsUtf8) {
-  for (const char* text : {"", "abc", "\xC2\x80", "\xC3\xA4", "\xE0\xA0\x80", "\xED\x9F\xBF", "\xEF\xBF\xBD",
-                           "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF", "a\xE2\x82\xAC z"}) {
-    EXPECT_TRUE(IsValidUtf8(text)) << text;
-  }
-  for (const char* text :
-       {"\x80", "\xC0\x80", "\xC1\xBF", "\xC3", "\xC3(", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xE2\x82", "\xE2\x28\xA1",
-        "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF", "ok\xF0\x9F\x98"}) {
-    EXPECT_FALSE(IsValidUtf8(text)) << text;
-  }
-}
-
 TEST(FieldChecker, FineValuesLeaveNoTrace) {
   FieldChecker checker;
   EXPECT_TRUE(checker.Text("a", "text", 1, 10));

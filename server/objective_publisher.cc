@@ -1,0 +1,76 @@
+#include "server/objective_publisher.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/log.h"
+#include "server/base/status_macros.h"
+#include "steering/steering_vector.h"
+
+namespace trimtab {
+namespace {
+
+constexpr int64_t kPage = 100;
+
+}  // namespace
+
+absl::Status ObjectivePublisher::PublishRecord(const ObjectiveRecord& record) {
+  auto served = std::make_shared<ServedObjective>();
+  served->name = record.name;
+  served->state = static_cast<ServedObjective::State>(record.state);
+  served->active_revision = record.active_revision;
+  for (int64_t after = 0;;) {
+    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<RevisionRecord> revisions,
+                             registry_.ListRevisions(record.name, after, kPage));
+    for (const RevisionRecord& revision : revisions) {
+      after = revision.revision;
+      absl::StatusOr<std::shared_ptr<const SteeringVector>> vector = SteeringVector::Parse(revision.vector);
+      if (!vector.ok()) {
+        LogError("a stored revision cannot be read", {{"objective", record.name},
+                                                      {"revision", absl::StrCat(revision.revision)},
+                                                      {"error", std::string(vector.status().message())}});
+        continue;
+      }
+      served->revisions[revision.revision] = *std::move(vector);
+    }
+    if (static_cast<int64_t>(revisions.size()) < kPage) break;
+  }
+  const auto active = served->revisions.find(record.active_revision);
+  if (active != served->revisions.end()) {
+    served->default_strength = active->second->spec().default_strength;
+    served->max_strength = active->second->spec().max_strength;
+  }
+  if (record.default_strength) served->default_strength = *record.default_strength;
+  if (record.max_strength) served->max_strength = *record.max_strength;
+  vectors_.Put(std::move(served));
+  return absl::OkStatus();
+}
+
+absl::Status ObjectivePublisher::Publish(std::string_view objective) {
+  absl::MutexLock lock(&mutex_);
+  const absl::StatusOr<ObjectiveRecord> record = registry_.GetObjective(objective);
+  if (absl::IsNotFound(record.status())) {
+    vectors_.Remove(objective);
+    return absl::OkStatus();
+  }
+  if (!record.ok()) return record.status();
+  return PublishRecord(*record);
+}
+
+absl::Status ObjectivePublisher::PublishAll(std::string_view model) {
+  absl::MutexLock lock(&mutex_);
+  for (std::string after;;) {
+    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<ObjectiveRecord> records,
+                             registry_.ListObjectives(model, {.after = after, .limit = kPage}));
+    for (const ObjectiveRecord& record : records) {
+      after = record.name;
+      TRIMTAB_RETURN_IF_ERROR(PublishRecord(record));
+    }
+    if (static_cast<int64_t>(records.size()) < kPage) return absl::OkStatus();
+  }
+}
+
+}  // namespace trimtab

@@ -1,0 +1,34 @@
+// From stored records to messages of the API. Pure; any thread.
+#ifndef TRIMTAB_SERVER_RPC_TO_PROTO_H_
+#define TRIMTAB_SERVER_RPC_TO_PROTO_H_
+
+#include <string>
+#include <string_view>
+
+#include "google/longrunning/operations.pb.h"
+#include "server/registry/registry.h"
+#include "steering/method_registry.h"
+#include "trimtab/v1/drift.pb.h"
+#include "trimtab/v1/objective.pb.h"
+#include "trimtab/v1/revision.pb.h"
+
+namespace trimtab {
+
+// Kinds of jobs (JobRecord::kind).
+inline constexpr std::string_view kFitJob = "fit";
+inline constexpr std::string_view kDriftJob = "drift";
+
+// The stored summary with the fields that only storing fixes: number, name, time.
+v1::RevisionSummary ToProto(const RevisionRecord& record);
+// `active`: the active revision, null without one.
+v1::Objective ToProto(const ObjectiveRecord& record, const RevisionRecord* active);
+v1::SteeringMethod ToProto(const MethodInfo& info);
+// `error` comes from the record; the response is the stored result.
+google::longrunning::Operation ToProto(const JobRecord& record);
+
+// Reads the active revision, if any, and makes the whole message. Blocks on the registry.
+absl::StatusOr<v1::Objective> LoadObjective(Registry& registry, const ObjectiveRecord& record);
+
+}  // namespace trimtab
+
+#endif  // TRIMTAB_SERVER_RPC_TO_PROTO_H_
