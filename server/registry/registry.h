@@ -60,7 +60,7 @@ struct JobRecord {
   std::string metadata;  // serialized metadata message (progress)
   std::string result;    // serialized google.protobuf.Any when kSucceeded
   std::string error;     // serialized google.rpc.Status when kFailed or kCancelled
-  int64_t attempts = 0;  // times it was started
+  int64_t attempts = 0;  // times it was started, less those that an orderly shutdown ended
   absl::Time create_time, update_time, end_time = absl::InfinitePast();
 };
 
@@ -104,6 +104,7 @@ class Registry {
   virtual absl::StatusOr<Creation> CreateObjective(const ObjectiveRecord& objective, const JobRecord& job) = 0;
   // OBJECTIVE_NOT_FOUND when absent.
   virtual absl::StatusOr<ObjectiveRecord> GetObjective(std::string_view name) = 0;
+  // Of a model ("models/{m}"), by name, without `pairs`.
   virtual absl::StatusOr<std::vector<ObjectiveRecord>> ListObjectives(std::string_view model, const Page& page) = 0;
   // Replaces display_name, description, default_strength, max_strength, state, active_revision of the stored record.
   // ABORTED (ETAG_MISMATCH) when `expected_etag` is not empty and not the stored one. Returns the record with its new
@@ -114,8 +115,9 @@ class Registry {
   virtual absl::Status DeleteObjective(std::string_view name, std::string_view expected_etag) = 0;
 
   // The end of a fit in one transaction: revision (number assigned: last + 1) and attributions stored, objective
-  // kActive with that active_revision, job kSucceeded with `result`. NOT_FOUND when the objective was deleted (or
-  // re-created: uid differs) meanwhile.
+  // kActive (kDisabled stays) with that active_revision, job kSucceeded with `result`. NOT_FOUND when the objective was
+  // deleted (or re-created: uid differs) meanwhile. Here and in the other commits an empty job.metadata leaves the
+  // stored one, and a job that has ended already is FAILED_PRECONDITION.
   virtual absl::StatusOr<ObjectiveRecord> CommitFit(std::string_view uid, RevisionRecord revision,
                                                     const std::vector<AttributionRecord>& attributions,
                                                     const JobRecord& job) = 0;
@@ -124,17 +126,22 @@ class Registry {
   virtual absl::Status CommitFitFailure(std::string_view uid, const JobRecord& job) = 0;
 
   virtual absl::StatusOr<RevisionRecord> GetRevision(std::string_view objective, int64_t revision) = 0;
+  // By number, without `vector`.
   virtual absl::StatusOr<std::vector<RevisionRecord>> ListRevisions(std::string_view objective, int64_t after,
                                                                     int64_t limit) = 0;
   virtual absl::StatusOr<std::vector<AttributionRecord>> ListAttributions(std::string_view objective, int64_t revision,
                                                                           int64_t after_pair, int64_t limit) = 0;
 
-  // A job that has no objective to create (drift). Idempotent by (kind, request_id) like CreateObjective.
+  // A job that has no objective to create (drift). Idempotent by (kind, request_id) like CreateObjective: an earlier
+  // job is returned under its own name.
   virtual absl::StatusOr<JobRecord> CreateJob(const JobRecord& job) = 0;
   virtual absl::StatusOr<JobRecord> GetJob(std::string_view name) = 0;
   virtual absl::StatusOr<std::vector<JobRecord>> ListJobs(const Page& page) = 0;
   // Queued and running jobs by creation time: what a restart takes up again.
   virtual absl::StatusOr<std::vector<JobRecord>> UnfinishedJobs() = 0;
+  // Replaces state, attempts and metadata; cancel_requested is never taken back. A job that has ended keeps all but its
+  // metadata (FAILED_PRECONDITION for another state). Updates that leave the state are progress: they and partial
+  // results are durable, but neither audited nor counted as changes.
   virtual absl::Status UpdateJob(const JobRecord& job) = 0;
   virtual absl::Status RequestJobCancel(std::string_view name) = 0;
   virtual absl::Status DeleteJob(std::string_view name) = 0;  // FAILED_PRECONDITION while it is not done
@@ -148,7 +155,7 @@ class Registry {
   virtual absl::StatusOr<std::vector<DriftRecord>> ListDriftReports(std::string_view model, const Page& page) = 0;
   virtual absl::Status DeleteDriftReport(std::string_view name) = 0;
 
-  // Every change above writes one audit entry in its own transaction.
+  // Every change above (but progress) writes one audit entry in its own transaction.
   virtual absl::StatusOr<std::vector<AuditRecord>> ListAudit(int64_t after, int64_t limit) = 0;
   // Grows with every change; exported as trimtab_registry_revision.
   virtual int64_t revision() const = 0;
