@@ -12,6 +12,7 @@
 namespace trimtab {
 
 inline constexpr std::string_view kTestModel = "models/small";
+inline constexpr int kCrashTestAttributions = 20;  // that crash_child commits with each fit
 
 // `folder`/name without the remains of an earlier run.
 inline std::string NewRegistryPath(const std::string& folder, std::string_view name) {
