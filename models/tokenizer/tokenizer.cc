@@ -140,7 +140,14 @@ std::optional<TokenId> Tokenizer::Find(std::string_view token) const {
   return parts_->bpe.Find(token);
 }
 
-const std::vector<std::string>& Tokenizer::special_texts() const { return parts_->special_texts; }
+std::vector<TextRange> Tokenizer::FindSpecialTexts(std::string_view text) const {
+  std::vector<TextRange> found;
+  for (const AddedTokenSection& section : parts_->special_texts.Split(text, [](TextRange) { return false; })) {
+    if (section.id) found.push_back(section.range);
+  }
+  return found;
+}
+
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(parts_->bytes.size()); }
 std::optional<TokenId> Tokenizer::bos() const { return parts_->ids.bos; }
 std::optional<TokenId> Tokenizer::eos() const { return parts_->ids.eos; }

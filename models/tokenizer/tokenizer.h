@@ -78,8 +78,8 @@ class Tokenizer {
   // The id of the added token with this text, or else of the ordinary token with these bytes (" the").
   std::optional<TokenId> Find(std::string_view token) const;
 
-  // The texts of all control tokens.
-  const std::vector<std::string>& special_texts() const;
+  // Where `text` (valid UTF-8) spells a control token: in order, disjoint, the longest where several begin together.
+  std::vector<TextRange> FindSpecialTexts(std::string_view text) const;
 
   int32_t vocab_size() const;  // one more than the largest id
   std::optional<TokenId> bos() const;

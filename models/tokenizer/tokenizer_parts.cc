@@ -101,16 +101,15 @@ absl::StatusOr<std::unique_ptr<const TokenizerParts>> BuildTokenizerParts(Tokeni
   }
 
   std::vector<bool> special(spec.texts.size(), false);
-  std::vector<std::string> special_texts;
   absl::flat_hash_map<std::string, TokenId> added_ids;
-  std::vector<AddedToken> raw_added, normalized_added;
+  std::vector<AddedToken> raw_added, normalized_added, special_texts;
   SpecialIds ids = spec.ids;
   if (ids.eos) ids.end_of_generation.push_back(*ids.eos);
   for (const AddedToken& token : spec.added) {
     if (!added_ids.emplace(token.text, token.id).second) continue;
     if (token.special) {
       special[token.id] = true;
-      special_texts.push_back(token.text);
+      special_texts.push_back({.id = token.id, .text = token.text, .special = true});
       if (std::find(kEndOfGeneration.begin(), kEndOfGeneration.end(), token.text) != kEndOfGeneration.end()) {
         ids.end_of_generation.push_back(token.id);
       }
@@ -149,13 +148,13 @@ absl::StatusOr<std::unique_ptr<const TokenizerParts>> BuildTokenizerParts(Tokeni
   return std::unique_ptr<const TokenizerParts>(
       new TokenizerParts{.bytes = std::move(bytes),
                          .special = std::move(special),
-                         .special_texts = std::move(special_texts),
                          .added_ids = std::move(added_ids),
                          .bpe = Bpe(std::move(bpe_tokens), merges, options),
                          .pre_tokenizer = PreTokenizer(std::move(spec.pre_tokenizer)),
                          .normalization = spec.normalization,
                          .raw_added = AddedTokenMatcher(std::move(raw_added)),
                          .normalized_added = AddedTokenMatcher(std::move(normalized_added)),
+                         .special_texts = AddedTokenMatcher(std::move(special_texts)),
                          .ids = std::move(ids)});
 }
 

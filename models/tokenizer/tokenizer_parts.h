@@ -40,15 +40,15 @@ struct TokenizerSpec {
 };
 
 struct TokenizerParts {
-  std::vector<std::string> bytes;  // of each token, by id
-  std::vector<bool> special;       // by id
-  std::vector<std::string> special_texts;
+  std::vector<std::string> bytes;                       // of each token, by id
+  std::vector<bool> special;                            // by id
   absl::flat_hash_map<std::string, TokenId> added_ids;  // by text
   Bpe bpe;
   PreTokenizer pre_tokenizer;
   Normalization normalization;
   AddedTokenMatcher raw_added;
   AddedTokenMatcher normalized_added;
+  AddedTokenMatcher special_texts;  // the control tokens' texts, wherever they stand
   SpecialIds ids;
 };
 
