@@ -65,10 +65,10 @@ struct FitReport {
   EffectSummary validation;
   EffectSummary held_out;   // pairs == 0 when no held-out pairs were given
   float kl_at_default = 0;  // mean nats per token on neutral text at the default strength
-  float random_gain_mean =
-      0;  // mean held-out (else validation) gain of random directions at the same layer and strength
-  float random_gain_max = 0;
+  // Gains of random directions at the same layer and strength, on held-out (else validation) pairs.
+  float random_gain_mean = 0, random_gain_max = 0;
   int64_t random_directions = 0;
+  std::string resolved_config;        // serialized config message that was used, defaults filled in
   std::vector<std::string> warnings;  // plain English, for the operator
   std::vector<PairAttribution> attributions;
 };

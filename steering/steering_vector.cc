@@ -1,23 +1,20 @@
 #include "steering/steering_vector.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
-#include <type_traits>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/hash.h"
 #include "server/base/status_macros.h"
+#include "steering/byte_io.h"
 
 namespace trimtab {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "the file format is little-endian");
-
-// File: magic (4 bytes), version (u32), payload, SHA-256 of all bytes before it. Strings and arrays carry a u32 length.
+// File: magic (4 bytes), version (u32), payload, SHA-256 of all bytes before it. Strings carry a u32 length.
 constexpr std::string_view kMagic = "TTSV";
 constexpr uint32_t kVersion = 1;
 constexpr size_t kChecksumSize = 32;
@@ -28,55 +25,6 @@ constexpr double kUnitNormTolerance = 1e-3;
 absl::Status Bad(std::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("steering vector: ", absl::string_view(what.data(), what.size())));
 }
-
-class Writer {
- public:
-  template <typename T>
-  void Number(T value) {
-    static_assert(std::is_arithmetic_v<T>);
-    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(value));
-  }
-  void String(std::string_view text) {
-    Number(static_cast<uint32_t>(text.size()));
-    bytes_.append(text);
-  }
-  void Raw(const void* data, size_t size) { bytes_.append(static_cast<const char*>(data), size); }
-  std::string Take() { return std::move(bytes_); }
-  const std::string& bytes() const { return bytes_; }
-
- private:
-  std::string bytes_;
-};
-
-// Reads untrusted bytes; after the first failure every read fails.
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
-
-  template <typename T>
-  bool Number(T& value) {
-    return Raw(&value, sizeof(value));
-  }
-  bool String(std::string& text) {
-    uint32_t size = 0;
-    if (!Number(size) || size > bytes_.size()) return ok_ = false;
-    text.assign(bytes_.substr(0, size));
-    bytes_.remove_prefix(size);
-    return ok_;
-  }
-  bool Raw(void* data, size_t size) {
-    if (!ok_ || size > bytes_.size()) return ok_ = false;
-    std::memcpy(data, bytes_.data(), size);
-    bytes_.remove_prefix(size);
-    return true;
-  }
-  bool ok() const { return ok_; }
-  size_t remaining() const { return bytes_.size(); }
-
- private:
-  std::string_view bytes_;
-  bool ok_ = true;
-};
 
 absl::Status CheckLayer(const LayerDirection& layer, int64_t hidden_size) {
   if (layer.layer < 0 || layer.layer > kMaxLayer) return Bad(absl::StrCat("layer ", layer.layer, " is out of range"));
@@ -126,7 +74,7 @@ absl::Status CheckSpec(const SteeringVectorSpec& spec) {
 
 // What the vector does, without names, defaults and quality numbers.
 std::string Effect(const SteeringVectorSpec& spec) {
-  Writer writer;
+  ByteWriter writer;
   writer.Number(static_cast<uint32_t>(spec.site));
   writer.Number(static_cast<uint32_t>(spec.operation));
   writer.Number(static_cast<uint32_t>(spec.strength_mode));
@@ -149,7 +97,7 @@ absl::StatusOr<std::shared_ptr<const SteeringVector>> SteeringVector::Create(Ste
 }
 
 std::string SteeringVector::Serialize() const {
-  Writer writer;
+  ByteWriter writer;
   writer.Raw(kMagic.data(), kMagic.size());
   writer.Number(kVersion);
   writer.String(spec_.model_fingerprint);
@@ -189,7 +137,7 @@ absl::StatusOr<std::shared_ptr<const SteeringVector>> SteeringVector::Parse(std:
     return Bad("the checksum does not match: the bytes are damaged");
   }
 
-  Reader reader(body.substr(kMagic.size() + sizeof(kVersion)));
+  ByteReader reader(body.substr(kMagic.size() + sizeof(kVersion)));
   SteeringVectorSpec spec;
   uint32_t site = 0, operation = 0, strength_mode = 0, apply_to = 0, num_layers = 0;
   reader.String(spec.model_fingerprint);

@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kRelativeZero = 1e-12;
 constexpr int kMaxSweeps = 64;
-constexpr int64_t kMaxJacobi = 256;  // beyond it LAPACK: Jacobi's time grows with n^3 times a large factor
+constexpr int64_t kMaxJacobi = 64;  // beyond it LAPACK: Jacobi's time grows with n^3 times a large factor
 
 Eigen LapackEigen(const at::Tensor& gram) {
   const int64_t n = gram.size(0);
