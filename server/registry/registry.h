@@ -117,10 +117,11 @@ class Registry {
   // The end of a fit in one transaction: revision (number assigned: last + 1) and attributions stored, objective
   // kActive (kDisabled stays) with that active_revision, job kSucceeded with `result`. NOT_FOUND when the objective was
   // deleted (or re-created: uid differs) meanwhile. Here and in the other commits an empty job.metadata leaves the
-  // stored one, and a job that has ended already is FAILED_PRECONDITION.
+  // stored one, and a job that has ended already is FAILED_PRECONDITION. `drift`: a report measured in the same job.
   virtual absl::StatusOr<ObjectiveRecord> CommitFit(std::string_view uid, RevisionRecord revision,
                                                     const std::vector<AttributionRecord>& attributions,
-                                                    const JobRecord& job) = 0;
+                                                    const JobRecord& job,
+                                                    const std::optional<DriftRecord>& drift = std::nullopt) = 0;
   // The failure of a fit in one transaction: objective kFailed with `error` (unless it has a revision: then it stays as
   // it was), job kFailed or kCancelled.
   virtual absl::Status CommitFitFailure(std::string_view uid, const JobRecord& job) = 0;

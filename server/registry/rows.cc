@@ -152,4 +152,10 @@ absl::Status EndJob(Database& database, const JobRecord& job, absl::Time now) {
       .Run();
 }
 
+absl::Status InsertDriftReport(Database& database, const DriftRecord& report, absl::Time now) {
+  return database.Prepare("INSERT INTO drift_report (name, create_time, report) VALUES (?, ?, ?)")
+      .BindAll(report.name, absl::ToUnixNanos(now), Blob{report.report})
+      .Run();
+}
+
 }  // namespace trimtab

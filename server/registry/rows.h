@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "server/registry/registry.h"
 #include "server/registry/sqlite.h"
 
@@ -52,6 +53,8 @@ absl::Status InsertJob(Database& database, const JobRecord& job, std::string_vie
 absl::Status EndJob(Database& database, const JobRecord& job, absl::Time now);
 
 inline bool HasEnded(JobRecord::State state) { return state > JobRecord::State::kRunning; }
+
+absl::Status InsertDriftReport(Database& database, const DriftRecord& report, absl::Time now);
 
 }  // namespace trimtab
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -44,8 +45,8 @@ class SqliteRegistry final : public Registry {
                                                   std::string_view expected_etag) override;
   absl::Status DeleteObjective(std::string_view name, std::string_view expected_etag) override;
   absl::StatusOr<ObjectiveRecord> CommitFit(std::string_view uid, RevisionRecord revision,
-                                            const std::vector<AttributionRecord>& attributions,
-                                            const JobRecord& job) override;
+                                            const std::vector<AttributionRecord>& attributions, const JobRecord& job,
+                                            const std::optional<DriftRecord>& drift = std::nullopt) override;
   absl::Status CommitFitFailure(std::string_view uid, const JobRecord& job) override;
   absl::StatusOr<RevisionRecord> GetRevision(std::string_view objective, int64_t revision) override;
   absl::StatusOr<std::vector<RevisionRecord>> ListRevisions(std::string_view objective, int64_t after,

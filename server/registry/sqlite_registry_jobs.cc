@@ -168,10 +168,7 @@ absl::StatusOr<std::optional<std::string>> SqliteRegistry::LoadPartial(std::stri
 
 absl::Status SqliteRegistry::CommitDrift(const DriftRecord& report, const JobRecord& job) {
   return Commit("commit_drift", report.name, [&](Change& change) -> absl::Status {
-    TRIMTAB_RETURN_IF_ERROR(
-        change.database.Prepare("INSERT INTO drift_report (name, create_time, report) VALUES (?, ?, ?)")
-            .BindAll(report.name, absl::ToUnixNanos(change.now), Blob{report.report})
-            .Run());
+    TRIMTAB_RETURN_IF_ERROR(InsertDriftReport(change.database, report, change.now));
     change.detail = job.name;
     JobRecord ended = job;
     ended.state = JobRecord::State::kSucceeded;

@@ -215,7 +215,8 @@ absl::Status SqliteRegistry::DeleteObjective(std::string_view name, std::string_
 
 absl::StatusOr<ObjectiveRecord> SqliteRegistry::CommitFit(std::string_view uid, RevisionRecord revision,
                                                           const std::vector<AttributionRecord>& attributions,
-                                                          const JobRecord& job) {
+                                                          const JobRecord& job,
+                                                          const std::optional<DriftRecord>& drift) {
   ObjectiveRecord committed;
   TRIMTAB_RETURN_IF_ERROR(Commit("commit_fit", revision.objective, [&](Change& change) -> absl::Status {
     TRIMTAB_ASSIGN_OR_RETURN(ObjectiveRow stored, FindObjectiveByUid(change.database, uid));
@@ -226,6 +227,7 @@ absl::StatusOr<ObjectiveRecord> SqliteRegistry::CommitFit(std::string_view uid, 
     revision.create_time = change.now;
     TRIMTAB_RETURN_IF_ERROR(InsertRevision(change.database, stored.id, revision));
     TRIMTAB_RETURN_IF_ERROR(InsertAttributions(change.database, stored.id, revision.revision, attributions));
+    if (drift) TRIMTAB_RETURN_IF_ERROR(InsertDriftReport(change.database, *drift, change.now));
     record.active_revision = revision.revision;
     record.error.clear();
     if (record.state != ObjectiveRecord::State::kDisabled) record.state = ObjectiveRecord::State::kActive;

@@ -244,6 +244,18 @@ TEST_F(SqliteRegistryTest, CommitsAFit) {
   EXPECT_THAT(*registry_->UnfinishedJobs(), IsEmpty());
 }
 
+TEST_F(SqliteRegistryTest, AFitMayBringADriftReport) {
+  const ObjectiveRecord objective = Create("calm");
+  const DriftRecord report = {.name = "models/m/driftReports/r", .report = "bytes"};
+  // All or nothing: a commit that is refused leaves no report.
+  EXPECT_FALSE(registry_->CommitFit("another", MakeRevision("calm", "d"), {}, MakeFitJob("calm", "calm"), report).ok());
+  EXPECT_FALSE(registry_->GetDriftReport(report.name).ok());
+  ASSERT_TRUE(
+      registry_->CommitFit(objective.uid, MakeRevision("calm", "d"), {}, MakeFitJob("calm", "calm"), report).ok());
+  Reopen();
+  EXPECT_EQ(registry_->GetDriftReport(report.name)->report, "bytes");
+}
+
 TEST_F(SqliteRegistryTest, ListsRevisionsAndAttributionsByPages) {
   const ObjectiveRecord objective = Create("calm");
   Fit(objective, "calm", "d1");
