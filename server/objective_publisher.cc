@@ -25,8 +25,9 @@ absl::Status ObjectivePublisher::PublishRecord(const ObjectiveRecord& record) {
   for (int64_t after = 0;;) {
     TRIMTAB_ASSIGN_OR_RETURN(const std::vector<RevisionRecord> revisions,
                              registry_.ListRevisions(record.name, after, kPage));
-    for (const RevisionRecord& revision : revisions) {
-      after = revision.revision;
+    for (const RevisionRecord& listed : revisions) {
+      after = listed.revision;
+      TRIMTAB_ASSIGN_OR_RETURN(const RevisionRecord revision, registry_.GetRevision(record.name, listed.revision));
       absl::StatusOr<std::shared_ptr<const SteeringVector>> vector = SteeringVector::Parse(revision.vector);
       if (!vector.ok()) {
         LogError("a stored revision cannot be read", {{"objective", record.name},

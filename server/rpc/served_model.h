@@ -52,6 +52,8 @@ class ServedModel {
   virtual absl::Status Submit(std::unique_ptr<Request> request) = 0;
   virtual void Abort(const std::string& id, FinishReason reason) = 0;
   virtual void Resume(const std::string& id) = 0;
+  // Blocks: for jobs only.
+  virtual Scorer& scorer() = 0;
 };
 
 // The models of this server by id. Filled before the services start, then const.

@@ -35,7 +35,7 @@ class ByteDecoder final : public TextDecoder {
   std::string held_;
 };
 
-class FakeModel final : public ServedModel {
+class FakeModel final : public ServedModel, public Scorer {
  public:
   static constexpr TokenId kEnd = 256;
 
@@ -136,6 +136,23 @@ class FakeModel final : public ServedModel {
   void Resume(const std::string&) override {
     absl::MutexLock lock(&mutex_);
     ++wakes_;
+  }
+  Scorer& scorer() override { return *this; }
+  // Finds every token equally likely, unsteered and steered.
+  absl::StatusOr<std::vector<ScoreOutcome>> Score(std::vector<ScoreItem> items) override {
+    std::vector<ScoreOutcome> outcomes;
+    for (const ScoreItem& item : items) {
+      ScoreOutcome& outcome = outcomes.emplace_back();
+      for (size_t i = item.prompt_length; i < item.tokens.size(); ++i) {
+        ScoredToken& scored = outcome.tokens.emplace_back();
+        scored.token = item.tokens[i];
+        scored.logprob = -4;
+        for (int k = 0; k < item.top; ++k) scored.top.push_back({.token = k, .logprob = -4});
+        const size_t position = i - item.prompt_length;
+        if (position < item.watch.size()) scored.watched.assign(item.watch[position].size(), -4);
+      }
+    }
+    return outcomes;
   }
 
  private:
