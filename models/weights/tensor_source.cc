@@ -1,0 +1,134 @@
+#include "models/weights/tensor_source.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/base/call_once.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "models/weights/file_error.h"
+#include "models/weights/gguf.h"
+#include "models/weights/safetensors.h"
+#include "server/base/error.h"
+#include "server/base/hash.h"
+
+namespace trimtab {
+namespace {
+
+// Elements converted at a time when the target is not float: a multiple of every block, small enough for the L2 cache.
+constexpr int64_t kChunk = 16384;
+
+template <typename T>
+void DequantizeTo(const RawTensor& tensor, int64_t count, T* out) {
+  const BlockLayout layout = BlockLayoutOf(*tensor.type);
+  std::vector<float> chunk(std::min(count, kChunk));
+  for (int64_t start = 0; start < count; start += kChunk) {
+    const int64_t size = std::min(kChunk, count - start);
+    Dequantize(*tensor.type, tensor.data + start / layout.elements * layout.bytes, size, chunk.data());
+    for (int64_t i = 0; i < size; ++i) out[start + i] = static_cast<T>(chunk[i]);
+  }
+}
+
+// Serves tensors that lie in memory owned by `owner`.
+class RawTensorSource final : public TensorSource {
+ public:
+  // `tensors` and `path` live in `owner`.
+  RawTensorSource(std::shared_ptr<const void> owner, const std::vector<RawTensor>& tensors, const std::string& path)
+      : owner_(std::move(owner)), path_(path) {
+    sorted_.reserve(tensors.size());
+    for (const RawTensor& tensor : tensors) sorted_.push_back(&tensor);
+    std::sort(sorted_.begin(), sorted_.end(),
+              [](const RawTensor* a, const RawTensor* b) { return a->info.name < b->info.name; });
+  }
+
+  const TensorInfo* Find(std::string_view name) const override {
+    const RawTensor* tensor = FindRaw(name);
+    return tensor == nullptr ? nullptr : &tensor->info;
+  }
+
+  std::vector<std::string> names() const override {
+    std::vector<std::string> names;
+    names.reserve(sorted_.size());
+    for (const RawTensor* tensor : sorted_) names.push_back(tensor->info.name);
+    return names;
+  }
+
+  absl::StatusOr<at::Tensor> Load(std::string_view name, absl::Span<const int64_t> shape,
+                                  at::ScalarType dtype) const override {
+    const RawTensor* tensor = FindRaw(name);
+    if (tensor == nullptr) {
+      return ReasonError(absl::StatusCode::kNotFound, kModelFileInvalid,
+                         absl::StrCat(path_, ": has no tensor ", QuoteName(name)), {{"file", path_}});
+    }
+    if (absl::MakeConstSpan(tensor->info.shape) != shape) {
+      return ModelFileError(
+          path_, absl::StrCat("tensor ", QuoteName(name), " has shape [", absl::StrJoin(tensor->info.shape, ", "),
+                              "], the model needs [", absl::StrJoin(shape, ", "), "]"));
+    }
+    if (!tensor->type) {
+      return ModelFileError(path_, absl::StrCat("tensor ", QuoteName(name), " has type ", QuoteName(tensor->info.dtype),
+                                                ", which cannot be loaded; convert it to F32, F16 or BF16"));
+    }
+    if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
+      return ReasonError(absl::StatusCode::kInternal, kInternal,
+                         absl::StrCat("weights cannot be loaded as ", c10::toString(dtype)));
+    }
+    at::Tensor out = at::empty(at::IntArrayRef(shape.data(), shape.size()), at::TensorOptions().dtype(dtype));
+    const int64_t count = out.numel();
+    if (dtype == at::kFloat) {
+      Dequantize(*tensor->type, tensor->data, count, out.data_ptr<float>());
+    } else if (dtype == at::kBFloat16) {
+      DequantizeTo(*tensor, count, out.data_ptr<c10::BFloat16>());
+    } else {
+      DequantizeTo(*tensor, count, out.data_ptr<c10::Half>());
+    }
+    return out;
+  }
+
+  std::string ContentHash() const override {
+    absl::call_once(hash_once_, [this] {
+      Sha256 hash;
+      const auto update_number = [&hash](uint64_t number) { hash.Update(&number, sizeof(number)); };
+      update_number(sorted_.size());
+      for (const RawTensor* tensor : sorted_) {
+        hash.UpdateField(tensor->info.name).UpdateField(tensor->info.dtype);
+        update_number(tensor->info.shape.size());
+        for (const int64_t dimension : tensor->info.shape) update_number(static_cast<uint64_t>(dimension));
+        update_number(tensor->info.bytes);
+        hash.Update(tensor->data, tensor->info.bytes);
+      }
+      hash_ = hash.FinishHex();
+    });
+    return hash_;
+  }
+
+ private:
+  const RawTensor* FindRaw(std::string_view name) const {
+    const auto found =
+        std::lower_bound(sorted_.begin(), sorted_.end(), name,
+                         [](const RawTensor* tensor, std::string_view wanted) { return tensor->info.name < wanted; });
+    return found != sorted_.end() && (*found)->info.name == name ? *found : nullptr;
+  }
+
+  const std::shared_ptr<const void> owner_;
+  const std::string& path_;
+  std::vector<const RawTensor*> sorted_;  // by name
+  mutable absl::once_flag hash_once_;
+  mutable std::string hash_;  // written under hash_once_
+};
+
+}  // namespace
+
+std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const GgufFile> file) {
+  return std::make_shared<RawTensorSource>(file, file->tensors(), file->path());
+}
+
+std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const SafetensorsCheckpoint> checkpoint) {
+  return std::make_shared<RawTensorSource>(checkpoint, checkpoint->tensors(), checkpoint->path());
+}
+
+}  // namespace trimtab
