@@ -12,8 +12,8 @@ namespace trimtab {
 
 struct JinjaLimits {
   static constexpr int kMaxDepth = 400;              // nested executions: about 3 MiB of stack
-  static constexpr int64_t kMaxSteps = 2'000'000;    // executed nodes: about a second
-  static constexpr size_t kMaxTextBytes = 64 << 20;  // of one intermediate text
+  static constexpr int64_t kMaxSteps = 300'000;      // executed nodes: about two seconds; 20 a message are usual
+  static constexpr size_t kMaxTextBytes = 16 << 20;  // of one intermediate text
   static constexpr int64_t kMaxCount = 100'000;      // repetitions, elements of range(), width of indent()
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <functional>
 #include <queue>
-#include <tuple>
 #include <utility>
 
 #include "models/tokenizer/utf8.h"
@@ -11,7 +10,7 @@
 namespace trimtab {
 namespace {
 
-uint64_t PairKey(TokenId left, TokenId right) {
+uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
@@ -23,8 +22,13 @@ struct Symbol {
   TextRange range;
 };
 
-// Rank, place and result of a possible merge; the queue gives the lowest rank, then the leftmost place.
-using Candidate = std::tuple<int32_t, int32_t, TokenId>;
+// A possible merge. The queue gives the lowest rank first, then the leftmost place.
+struct Candidate {
+  uint64_t rank_and_place;
+  TokenId merged;
+
+  bool operator>(const Candidate& other) const { return rank_and_place > other.rank_and_place; }
+};
 
 absl::string_view ToAbsl(std::string_view text) { return {text.data(), text.size()}; }
 
@@ -93,12 +97,13 @@ void Bpe::Encode(std::string_view piece, std::vector<BpeToken>& out) const {
     const int32_t next = symbols[place].next;
     if (next < 0) return;
     if (const Merged* merge = FindMerge(symbols[place].id, symbols[next].id)) {
-      queue.emplace(merge->rank, place, merge->id);
+      queue.push({PairKey(merge->rank, place), merge->id});
     }
   };
   for (int32_t place = 0; place < static_cast<int32_t>(symbols.size()); ++place) consider(place);
   while (!queue.empty()) {
-    const auto [rank, place, merged] = queue.top();
+    const auto place = static_cast<int32_t>(queue.top().rank_and_place);  // the low half
+    const TokenId merged = queue.top().merged;
     queue.pop();
     Symbol& left = symbols[place];
     if (left.id < 0 || left.next < 0) continue;

@@ -167,8 +167,9 @@ absl::StatusOr<std::vector<RenderedPart>> ChatTemplate::RenderParts(const std::v
     if (!program_->eos.empty()) context.set_val("eos_token", jinja::mk_val<jinja::value_string>(program_->eos));
     context.set_val("range", jinja::mk_val<jinja::value_func>("range", jinja::func_handler(BoundedRange)));
     const jinja::value result = jinja::runtime(context).execute(program_->tree);
+    const jinja::value_string gathered = jinja::runtime::gather_string_parts(result);
     std::vector<RenderedPart> parts;
-    for (jinja::string_part& part : jinja::runtime::gather_string_parts(result)->val_str.parts) {
+    for (jinja::string_part& part : gathered->val_str.parts) {
       if (!part.val.empty()) parts.push_back({std::move(part.val), part.is_input});
     }
     return parts;

@@ -1,0 +1,382 @@
+#include "models/tokenizer/tokenizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "server/base/error.h"
+#include "tests/models/tokenizer/vocabularies.h"
+
+namespace trimtab {
+namespace {
+
+using nlohmann::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr auto kParse = Tokenizer::SpecialTokens::kParse;
+constexpr auto kPlain = Tokenizer::SpecialTokens::kPlain;
+
+// A small tokenizer.json: the letters a to f, space ("Ġ", id 6), the merges "a b" (7) and "Ġ ab" (8).
+json SmallJson() {
+  return {{"added_tokens", json::array()},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
+          {"post_processor", nullptr},
+          {"decoder", {{"type", "ByteLevel"}}},
+          {"model",
+           {{"type", "BPE"},
+            {"vocab", {{"a", 0}, {"b", 1}, {"c", 2}, {"d", 3}, {"e", 4}, {"f", 5}, {"Ġ", 6}, {"ab", 7}, {"Ġab", 8}}},
+            {"merges", {"a b", "Ġ ab"}}}}};
+}
+
+json Added(int id, const char* text, bool special = true) {
+  return {{"id", id}, {"content", text}, {"special", special}};
+}
+
+std::shared_ptr<const Tokenizer> Build(const json& tokenizer, const json& config = json::object(),
+                                       const json& generation = json::object()) {
+  auto built = Tokenizer::FromHuggingFaceJson(tokenizer.dump(), config.dump(), generation.dump());
+  EXPECT_TRUE(built.ok()) << built.status();
+  return *built;
+}
+
+absl::Status BuildError(const json& tokenizer, const json& config = json::object()) {
+  return Tokenizer::FromHuggingFaceJson(tokenizer.dump(), config.dump()).status();
+}
+
+void ExpectInvalid(const absl::Status& status) {
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_EQ(GetErrorDetail(status).reason, kModelFileInvalid);
+}
+
+TEST(TokenizerTest, MergesByRankAndSplitsByPattern) {
+  const auto tokenizer = Build(SmallJson());
+  EXPECT_THAT(tokenizer->Encode("abc ab  ab", kParse), ElementsAre(7, 2, 8, 6, 8));
+  EXPECT_EQ(tokenizer->Decode({7, 2, 8, 6, 8}, false), "abc ab  ab");
+  EXPECT_EQ(tokenizer->vocab_size(), 9);
+  EXPECT_TRUE(tokenizer->Encode("", kParse).empty());
+}
+
+TEST(TokenizerTest, BytesOutsideTheVocabularyAreDroppedOrUnknown) {
+  EXPECT_THAT(Build(SmallJson())->Encode("axb", kParse), ElementsAre(7));
+  json with_unknown = SmallJson();
+  with_unknown["model"]["unk_token"] = "f";
+  EXPECT_THAT(Build(with_unknown)->Encode("axyb", kParse), ElementsAre(0, 5, 5, 1));
+  with_unknown["model"]["fuse_unk"] = true;
+  EXPECT_THAT(Build(with_unknown)->Encode("axyb", kParse), ElementsAre(0, 5, 1));
+  EXPECT_EQ(Build(with_unknown)->unk(), 5);
+}
+
+TEST(TokenizerTest, BrokenUtf8IsReplacedByMaximalParts) {
+  const auto tokenizer = TestTokenizer("smollm2");
+  EXPECT_EQ(tokenizer->Encode("a\xF0\x9F\x98z\xFF\xFE", kParse),
+            tokenizer->Encode("a\xEF\xBF\xBDz\xEF\xBF\xBD\xEF\xBF\xBD", kParse));
+}
+
+TEST(TokenizerTest, PlainTextProducesNoControlToken) {
+  for (const char* name : {"smollm2", "llama-bpe", "qwen2", "gpt-2"}) {
+    const auto tokenizer = TestTokenizer(name);
+    std::string text;
+    for (TokenId id = 0; id < tokenizer->vocab_size(); ++id) {
+      if (!tokenizer->IsSpecial(id)) continue;
+      const std::string literal = tokenizer->TokenBytes(id);
+      EXPECT_THAT(tokenizer->Encode(literal, kParse), ElementsAre(id));
+      text += literal + (id % 2 ? " x" : "");
+    }
+    const std::vector<TokenId> ids = tokenizer->Encode(text, kPlain);
+    for (const TokenId id : ids) EXPECT_FALSE(tokenizer->IsSpecial(id)) << id;
+    EXPECT_EQ(tokenizer->Decode(ids, true), text);
+    EXPECT_EQ(tokenizer->Encode("no control tokens here", kPlain), tokenizer->Encode("no control tokens here", kParse));
+  }
+}
+
+TEST(TokenizerTest, MergesAndWholePiecesNeverYieldAControlToken) {
+  json tokenizer = SmallJson();
+  tokenizer["added_tokens"] = {Added(7, "ab")};
+  EXPECT_THAT(Build(tokenizer)->Encode("ab", kParse), ElementsAre(7));
+  EXPECT_THAT(Build(tokenizer)->Encode("ab", kPlain), ElementsAre(0, 1));
+  tokenizer["model"]["ignore_merges"] = true;
+  EXPECT_THAT(Build(tokenizer)->Encode("ab", kPlain), ElementsAre(0, 1));
+}
+
+TEST(TokenizerTest, IgnoreMergesTakesWholePieces) {
+  json tokenizer = SmallJson();
+  tokenizer["model"]["vocab"]["cab"] = 9;
+  EXPECT_THAT(Build(tokenizer)->Encode("cab", kParse), ElementsAre(2, 7));
+  tokenizer["model"]["ignore_merges"] = true;
+  EXPECT_THAT(Build(tokenizer)->Encode("cab", kParse), ElementsAre(9));
+}
+
+TEST(TokenizerTest, PlainRangesKeepLiteralsOutAndStayOneText) {
+  const auto tokenizer = TestTokenizer("smollm2");
+  const std::string text = "<|im_start|>user\n<|im_end|> hi<|im_end|>";
+  // The second literal is a user's: it is text, the others are not.
+  const TextRange plain{17, 30};
+  const TokenizedText encoded = tokenizer->EncodeWithRanges(text, absl::MakeConstSpan(&plain, 1));
+  EXPECT_EQ(encoded.ids.front(), *tokenizer->Find("<|im_start|>"));
+  EXPECT_EQ(encoded.ids.back(), *tokenizer->Find("<|im_end|>"));
+  const std::vector<TokenId> middle(encoded.ids.begin() + 1, encoded.ids.end() - 1);
+  EXPECT_EQ(middle, tokenizer->Encode("user\n<|im_end|> hi", kPlain));
+  // Touching one byte of a range is enough; a literal made of both sides is text.
+  const TextRange end{text.size() - 1, text.size()};
+  EXPECT_FALSE(tokenizer->IsSpecial(tokenizer->EncodeWithRanges(text, absl::MakeConstSpan(&end, 1)).ids.back()));
+}
+
+TEST(TokenizerTest, RangesReferToTheTextBeforeNormalisation) {
+  const auto tokenizer = TestTokenizer("qwen2");
+  const std::string text =
+      "caf"
+      "e\xCC\x81 ok";  // e and a combining acute
+  const TokenizedText encoded = tokenizer->EncodeWithRanges(text, {});
+  EXPECT_EQ(encoded.ids, tokenizer->Encode("caf\xC3\xA9 ok", kParse));
+  EXPECT_EQ(encoded.ranges.front().begin, 0u);
+  EXPECT_EQ(encoded.ranges.back(), (TextRange{6, 9}));
+}
+
+TEST(TokenizerTest, AddedTokenFlags) {
+  // What Hugging Face tokenizers 0.22 gives for the same file and texts.
+  json tokenizer = SmallJson();
+  json left = Added(9, "<l>"), right = Added(10, "<r>"), word = Added(11, "cd"), plain = Added(12, "<p>", false);
+  left["lstrip"] = true;
+  right["rstrip"] = true;
+  word["single_word"] = true;
+  tokenizer["added_tokens"] = {left, right, word, plain};
+  const auto built = Build(tokenizer);
+  EXPECT_THAT(built->Encode("a  <l> b", kParse), ElementsAre(0, 9, 6, 1));
+  EXPECT_THAT(built->Encode("a <r> \n b", kParse), ElementsAre(0, 6, 10, 1));
+  EXPECT_THAT(built->Encode("cd acd cde cd", kParse), ElementsAre(11, 6, 0, 2, 3, 6, 2, 3, 4, 6, 11));
+  EXPECT_THAT(built->Encode("a<p><l>", kPlain), ElementsAre(0, 12));
+  EXPECT_TRUE(built->IsSpecial(9));
+  EXPECT_FALSE(built->IsSpecial(12));
+  EXPECT_EQ(built->Decode({9, 0, 12}, true), "a<p>");
+}
+
+TEST(TokenizerTest, NormalizedAddedTokensAreFoundAfterNormalisation) {
+  json tokenizer = SmallJson();
+  tokenizer["normalizer"] = {{"type", "NFC"}};
+  json added = Added(9, "\xC3\xA9", false);
+  added["normalized"] = true;
+  tokenizer["added_tokens"] = {added, Added(10, "e\xCC\x80", false)};
+  const auto built = Build(tokenizer);
+  EXPECT_THAT(built->Encode("ae\xCC\x81"
+                            "b",
+                            kParse),
+              ElementsAre(0, 9, 1));
+  EXPECT_THAT(built->Encode("ae\xCC\x80"
+                            "b",
+                            kParse),
+              ElementsAre(0, 10, 1));
+}
+
+TEST(TokenizerTest, TheLongestAddedTokenWins) {
+  json tokenizer = SmallJson();
+  tokenizer["added_tokens"] = {Added(9, "<x"), Added(10, "<x>"), Added(11, "x>y", false)};
+  const auto built = Build(tokenizer);
+  EXPECT_THAT(built->Encode("<x>y<xa", kParse), ElementsAre(10, 9, 0));
+  EXPECT_THAT(built->FindSpecialTexts("a<x><xa"), ElementsAre(TextRange{1, 4}, TextRange{4, 6}));
+}
+
+TEST(TokenizerTest, SpecialIdsFromTheFilesBesideIt) {
+  json tokenizer = SmallJson();
+  tokenizer["added_tokens"] = {Added(9, "<bos>"), Added(10, "<eos>"), Added(11, "<|im_end|>"), Added(12, "<pad>")};
+  tokenizer["post_processor"] = {
+      {"type", "TemplateProcessing"},
+      {"single",
+       {{{"SpecialToken", {{"id", "<bos>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}}};
+  const json config = {{"eos_token", {{"content", "<eos>"}}}, {"pad_token", "<pad>"}, {"unk_token", nullptr}};
+  const auto built = Build(tokenizer, config, {{"eos_token_id", {10, 3}}});
+  EXPECT_EQ(built->bos(), 9);
+  EXPECT_EQ(built->eos(), 10);
+  EXPECT_EQ(built->pad(), 12);
+  EXPECT_EQ(built->unk(), std::nullopt);
+  EXPECT_TRUE(built->add_bos());
+  EXPECT_THAT(built->end_of_generation(), ElementsAre(3, 10, 11));
+  EXPECT_FALSE(Build(tokenizer, {{"add_bos_token", false}})->add_bos());
+  ExpectInvalid(BuildError(tokenizer, {{"eos_token", "<none>"}}));
+}
+
+TEST(TokenizerTest, SpecialIdsFromGguf) {
+  const auto smollm2 = TestTokenizer("smollm2");
+  EXPECT_EQ(smollm2->bos(), 1);
+  EXPECT_EQ(smollm2->eos(), 2);
+  EXPECT_EQ(smollm2->pad(), 2);
+  EXPECT_EQ(smollm2->unk(), 0);
+  EXPECT_FALSE(smollm2->add_bos());
+  EXPECT_THAT(smollm2->end_of_generation(), ElementsAre(0, 2));
+  EXPECT_EQ(smollm2->vocab_size(), 49152);
+  EXPECT_TRUE(TestTokenizer("llama-bpe")->add_bos());
+  EXPECT_THAT(TestTokenizer("llama-bpe")->end_of_generation(), ElementsAre(128001, 128009));
+}
+
+TEST(TokenizerTest, PaddingRowsAreNoTokens) {
+  const auto tokenizer = TestTokenizer("qwen2");
+  EXPECT_EQ(tokenizer->vocab_size(), 151936);
+  EXPECT_EQ(tokenizer->Encode("[PAD151646]", kParse), tokenizer->Encode("[PAD151646]", kPlain));
+  EXPECT_GT(tokenizer->Encode("[PAD151646]", kParse).size(), 1u);
+  EXPECT_EQ(tokenizer->TokenBytes(151646), "");
+}
+
+TEST(TokenizerTest, IdsOutOfRangeAreSkipped) {
+  const auto tokenizer = TestTokenizer("smollm2");
+  EXPECT_EQ(tokenizer->Decode({-1, 49152, 1 << 30}, false), "");
+  EXPECT_EQ(tokenizer->TokenBytes(-1), "");
+  EXPECT_EQ(tokenizer->TokenBytes(49152), "");
+  EXPECT_FALSE(tokenizer->IsSpecial(-1));
+  EXPECT_EQ(tokenizer->Find("no such token"), std::nullopt);
+  EXPECT_EQ(tokenizer->TokenBytes(*tokenizer->Find(" the")), " the");
+}
+
+TEST(TokenizerTest, PreTokenizerKinds) {
+  const auto split = [](const char* behavior, bool invert = false) {
+    json tokenizer = SmallJson();
+    tokenizer["model"]["ignore_merges"] = true;
+    tokenizer["model"]["merges"] = json::array();
+    for (const char* piece : {"ca", "ac", "ccc", "acc", "cca", "aca"}) {
+      const size_t id = tokenizer["model"]["vocab"].size();
+      tokenizer["model"]["vocab"][piece] = id;
+    }
+    tokenizer["pre_tokenizer"] = {
+        {"type", "Sequence"},
+        {"pretokenizers",
+         {{{"type", "Split"}, {"pattern", {{"String", "c"}}}, {"behavior", behavior}, {"invert", invert}},
+          {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}}}}};
+    const auto built = Build(tokenizer);
+    std::vector<std::string> pieces;
+    for (const TokenId id : built->Encode("accca", kParse)) pieces.push_back(built->TokenBytes(id));
+    return pieces;
+  };
+  EXPECT_THAT(split("Isolated"), ElementsAre("a", "c", "c", "c", "a"));
+  EXPECT_THAT(split("Removed"), ElementsAre("a", "a"));
+  EXPECT_THAT(split("Removed", true), ElementsAre("c", "c", "c"));
+  EXPECT_THAT(split("Contiguous"), ElementsAre("a", "ccc", "a"));
+  EXPECT_THAT(split("MergedWithPrevious"), ElementsAre("ac", "c", "c", "a"));
+  EXPECT_THAT(split("MergedWithNext"), ElementsAre("a", "c", "c", "ca"));
+}
+
+TEST(TokenizerTest, PrefixSpace) {
+  json tokenizer = SmallJson();
+  tokenizer["pre_tokenizer"]["add_prefix_space"] = true;
+  const auto built = Build(tokenizer);
+  EXPECT_THAT(built->Encode("abc", kParse), ElementsAre(8, 2));
+  EXPECT_THAT(built->Encode(" abc", kParse), ElementsAre(8, 2));
+  EXPECT_THAT(built->EncodeWithRanges("abc", {}).ranges, ElementsAre(TextRange{0, 2}, TextRange{2, 3}));
+}
+
+TEST(TokenizerTest, UnsupportedKindsAreNamed) {
+  const auto expect = [](const json& tokenizer, const char* name) {
+    const absl::Status status = BuildError(tokenizer);
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(name));
+  };
+  json unigram = SmallJson(), fallback = SmallJson(), metaspace = SmallJson(), replace = SmallJson(),
+       decoder = SmallJson(), none = SmallJson();
+  unigram["model"]["type"] = "Unigram";
+  fallback["model"]["byte_fallback"] = true;
+  metaspace["pre_tokenizer"] = {{"type", "Metaspace"}};
+  replace["normalizer"] = {{"type", "Replace"}};
+  decoder["decoder"] = {{"type", "Metaspace"}};
+  none["pre_tokenizer"] = nullptr;
+  expect(unigram, "Unigram");
+  expect(fallback, "SentencePiece");
+  expect(metaspace, "Metaspace");
+  expect(replace, "Replace");
+  expect(decoder, "Metaspace");
+  expect(none, "pre_tokenizer");
+
+  GgufVocabulary vocabulary{.model = "llama", .pre = "default"};
+  EXPECT_THAT(std::string(Tokenizer::FromGguf(vocabulary).status().message()), HasSubstr("SentencePiece"));
+  vocabulary = {.model = "gpt2", .pre = "tekken"};
+  const absl::Status unknown_pre = Tokenizer::FromGguf(vocabulary).status();
+  EXPECT_EQ(unknown_pre.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(unknown_pre.message()), HasSubstr("tekken"));
+  EXPECT_THAT(std::string(unknown_pre.message()), HasSubstr("smollm"));
+}
+
+TEST(TokenizerTest, BrokenTokenizerJson) {
+  ExpectInvalid(Tokenizer::FromHuggingFaceJson("").status());
+  ExpectInvalid(Tokenizer::FromHuggingFaceJson("{").status());
+  ExpectInvalid(Tokenizer::FromHuggingFaceJson("[1]").status());
+  ExpectInvalid(Tokenizer::FromHuggingFaceJson(std::string(1 << 20, '[')).status());
+  ExpectInvalid(BuildError(json::object()));
+  const auto with = [](const char* pointer, json value) {
+    json tokenizer = SmallJson();
+    tokenizer[json::json_pointer(pointer)] = std::move(value);
+    return tokenizer;
+  };
+  ExpectInvalid(BuildError(with("/model", 3)));
+  ExpectInvalid(BuildError(with("/model/type", 3)));
+  ExpectInvalid(BuildError(with("/model/vocab/a", "0")));
+  ExpectInvalid(BuildError(with("/model/vocab/a", -1)));
+  ExpectInvalid(BuildError(with("/model/vocab/a", 1)));           // taken by b
+  ExpectInvalid(BuildError(with("/model/vocab/a", 2000000000)));  // beyond the limit
+  ExpectInvalid(BuildError(with("/model/vocab/a", 5000000000)));
+  ExpectInvalid(BuildError(with("/model/merges/0", "a")));
+  ExpectInvalid(BuildError(with("/model/merges/0", "a b c")));
+  ExpectInvalid(BuildError(with("/model/merges/0", "a x")));  // no such token
+  ExpectInvalid(BuildError(with("/model/merges/0", "a c")));  // no token "ac"
+  ExpectInvalid(BuildError(with("/model/merges/0", 7)));
+  ExpectInvalid(BuildError(with("/model/unk_token", "none")));
+  ExpectInvalid(BuildError(with("/added_tokens/0", Added(3, "<x>"))));  // the id of d
+  ExpectInvalid(BuildError(with("/added_tokens/0", Added(-3, "<x>"))));
+  ExpectInvalid(BuildError(with("/added_tokens/0", Added(9, std::string(5000, 'x').c_str()))));
+  ExpectInvalid(BuildError(with("/added_tokens/0", "x")));
+  json nested = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
+  for (int i = 0; i < 100; ++i) nested = {{"type", "Sequence"}, {"pretokenizers", {nested}}};
+  EXPECT_EQ(BuildError(with("/pre_tokenizer", nested)).code(), absl::StatusCode::kUnimplemented);
+  const auto regex = [&](const std::string& pattern) {
+    return with("/pre_tokenizer", {{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}});
+  };
+  ExpectInvalid(BuildError(regex("(")));
+  ExpectInvalid(BuildError(regex(std::string(20000, 'a'))));
+  ExpectInvalid(BuildError(regex(std::string(5000, '(') + std::string(5000, ')'))));
+}
+
+TEST(TokenizerTest, BrokenGgufVocabulary) {
+  const auto build = [](GgufVocabulary vocabulary) {
+    vocabulary.model = "gpt2";
+    vocabulary.pre = "gpt-2";
+    return Tokenizer::FromGguf(std::move(vocabulary)).status();
+  };
+  EXPECT_TRUE(build({.tokens = {"a", "b", "ab"}, .merges = {"a b"}}).ok());
+  ExpectInvalid(build({.tokens = {"a", "b"}, .token_types = {1}}));
+  ExpectInvalid(build({.tokens = {"a", "b"}, .merges = {"a b"}}));
+  ExpectInvalid(build({.tokens = {"a", "b", "ab"}, .merges = {"ab"}}));
+  ExpectInvalid(build({.tokens = {"a", "b", "ab"}, .merges = {""}}));
+  ExpectInvalid(build({.tokens = {"a", "b"}, .eos = 2}));
+  ExpectInvalid(build({.tokens = {"a", "b"}, .bos = -1}));
+  ExpectInvalid(build({.tokens = std::vector<std::string>((1 << 20) + 1, "a")}));
+}
+
+void ExpectRoundTrip(const char* name, const std::string& text) {
+  const auto tokenizer = TestTokenizer(name);
+  const std::vector<TokenId> ids = tokenizer->Encode(text, kParse);
+  EXPECT_EQ(tokenizer->Decode(ids, false), text) << name << " " << text.substr(0, 4);
+}
+
+std::string Megabyte(const std::string& unit) {
+  std::string text;
+  while (text.size() < 1'000'000) text += unit;
+  return text;
+}
+
+TEST(TokenizerTest, LongRunsTakeNearLinearWork) {
+  // Quadratic work on any of these would take minutes.
+  for (const char* unit : {"a", " ", "\xE6\x97\xA5", "<"}) ExpectRoundTrip("smollm2", Megabyte(unit));
+  for (const char* unit : {"\n", "\t ", "0"}) ExpectRoundTrip("llama-bpe", Megabyte(unit) + "x");
+  // Combining marks out of their canonical order, which NFC has to sort: acute (230) before cedilla (202).
+  const auto qwen2 = TestTokenizer("qwen2");
+  const std::string marks = Megabyte("\xCC\x81") + Megabyte("\xCC\xA7");
+  EXPECT_EQ(qwen2->Decode(qwen2->Encode("x" + marks, kParse), false),
+            "x" + Megabyte("\xCC\xA7") + Megabyte("\xCC\x81"));
+}
+
+TEST(TokenizerTest, FourMegabytesOfSpacesStayBelowTheStepLimit) {
+  const auto qwen2 = TestTokenizer("qwen2");
+  const std::vector<TokenId> ids = qwen2->Encode(std::string(4'000'000, ' ') + "x", kParse);
+  EXPECT_EQ(ids.back(), *qwen2->Find(" x"));  // as the pattern wants it: the last space belongs to the word
+}
+
+}  // namespace
+}  // namespace trimtab
