@@ -109,6 +109,8 @@ class FakeModel final : public ServedModel, public Scorer {
   }
   std::vector<TokenId> EncodeContinuation(std::string_view text) const override {
     std::vector<TokenId> tokens;
+    // Answer letters are one token, as in real vocabularies.
+    if (text.size() == 2 && text[0] == ' ') return {static_cast<unsigned char>(text[1])};
     for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
     return tokens;
   }

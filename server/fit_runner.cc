@@ -1,0 +1,303 @@
+#include "server/fit_runner.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "models/tokenizer/utf8.h"
+#include "server/base/error.h"
+#include "server/base/log.h"
+#include "server/base/resource_name.h"
+#include "server/base/status_macros.h"
+#include "server/rpc/field_checker.h"
+#include "server/rpc/grpc_status.h"
+#include "server/rpc/proto_time.h"
+#include "server/rpc/resource_id.h"
+#include "server/rpc/validate.h"
+#include "steering/model_probe.h"
+#include "trimtab/v1/objective.pb.h"
+
+namespace trimtab {
+namespace {
+
+// Neutral text that a fit spends on each setting it tries.
+constexpr int64_t kNeutralTokens = 768;
+constexpr int64_t kNeutralChunk = 128;
+// Share of a job's time that the drift evaluation of a registration takes, about.
+constexpr double kDriftShare = 0.5;
+
+// One part of a job as a job of its own: progress is mapped into [begin, end] of the whole, partial results are kept
+// apart by a prefix.
+class PartOfJob final : public JobContext {
+ public:
+  PartOfJob(JobContext& whole, std::string prefix, double begin, double end)
+      : whole_(whole), prefix_(std::move(prefix)), begin_(begin), end_(end) {}
+
+  absl::Status Checkpoint() override { return whole_.Checkpoint(); }
+  void Report(const JobProgress& progress) override {
+    JobProgress mapped = progress;
+    mapped.fraction = begin_ + (end_ - begin_) * progress.fraction;
+    whole_.Report(mapped);
+  }
+  absl::Status SavePartial(std::string_view key, std::string_view bytes) override {
+    return whole_.SavePartial(prefix_ + std::string(key), bytes);
+  }
+  absl::StatusOr<std::optional<std::string>> LoadPartial(std::string_view key) override {
+    return whole_.LoadPartial(prefix_ + std::string(key));
+  }
+
+ private:
+  JobContext& whole_;
+  const std::string prefix_;
+  const double begin_, end_;
+};
+
+void SetEffect(const EffectSummary& effect, float strength, v1::EffectSummary& proto) {
+  proto.set_accuracy_before(effect.accuracy_before);
+  proto.set_accuracy_after(effect.accuracy_after);
+  proto.set_margin_before(effect.margin_before);
+  proto.set_margin_gain(effect.margin_gain);
+  proto.set_ci95((effect.ci_high - effect.ci_low) / 2);
+  proto.set_ci95_low(effect.ci_low);
+  proto.set_ci95_high(effect.ci_high);
+  proto.set_pair_count(static_cast<int32_t>(effect.pairs));
+  proto.set_strength(strength);
+}
+
+std::string Metadata(const JobRecord& job, const JobProgressSnapshot& snapshot) {
+  const JobProgress& progress = snapshot.progress;
+  v1::RegisterObjectiveMetadata metadata;
+  metadata.set_objective(job.target);
+  // JobPhase has the values of the API.
+  metadata.set_phase(static_cast<v1::RegisterObjectiveMetadata::Phase>(progress.phase));
+  metadata.set_completed_pairs(static_cast<int32_t>(progress.completed));
+  metadata.set_total_pairs(static_cast<int32_t>(progress.total));
+  metadata.set_completed_percent(static_cast<float>(100 * progress.fraction));
+  if (snapshot.eta < absl::InfiniteDuration()) *metadata.mutable_eta() = ToProto(snapshot.eta);
+  *metadata.mutable_create_time() = ToProto(snapshot.create_time);
+  *metadata.mutable_update_time() = ToProto(snapshot.update_time);
+  for (const auto& [item, reason] : progress.partial_failures) {
+    google::rpc::Status& failure = *metadata.add_partial_failures();
+    failure.set_code(static_cast<int32_t>(absl::StatusCode::kInvalidArgument));
+    failure.set_message(absl::StrCat(item, ": ", reason));
+  }
+  return metadata.SerializeAsString();
+}
+
+}  // namespace
+
+v1::Attribution ToProto(const PairAttribution& attribution) {
+  v1::Attribution proto;
+  proto.set_pair_index(static_cast<int32_t>(attribution.pair_index));
+  for (const TokenAttribution& token : attribution.tokens) {
+    v1::TokenAttribution& entry = *proto.add_tokens();
+    entry.set_text(ReplaceInvalidUtf8(token.text));
+    entry.set_id(token.token_id);
+    entry.set_position(token.position);
+    entry.set_score(token.score);
+    entry.set_candidate(token.candidate);
+    entry.set_side(token.side > 0   ? v1::TokenAttribution::SIDE_MASKED_POSITIVE
+                   : token.side < 0 ? v1::TokenAttribution::SIDE_MASKED_NEGATIVE
+                                    : v1::TokenAttribution::SIDE_NONE);
+  }
+  proto.set_objective_value(attribution.margin);
+  proto.set_positive_masked_change(attribution.margin_masked_positive - attribution.margin);
+  proto.set_negative_masked_change(attribution.margin_masked_negative - attribution.margin);
+  proto.set_completeness_error(attribution.completeness_error);
+  proto.set_low_confidence(attribution.low_confidence);
+  proto.set_method(attribution.attribution);
+  proto.set_used(attribution.used);
+  return proto;
+}
+
+v1::RevisionSummary ToSummary(const FitResult& result, absl::Duration fit_time) {
+  const SteeringVectorSpec& vector = result.vector->spec();
+  const FitReport& report = result.report;
+  v1::RevisionSummary summary;
+  for (const LayerDirection& layer : vector.layers) {
+    v1::LayerSummary& entry = *summary.add_layers();
+    entry.set_layer(static_cast<int32_t>(layer.layer));
+    entry.set_site(static_cast<v1::Site>(vector.site));
+    entry.set_explained_variance(layer.explained_variance);
+    entry.set_cosine_to_mean(layer.cosine_to_mean);
+    entry.set_cosine_to_margin_gradient(layer.cosine_to_margin_gradient);
+    entry.set_bootstrap_stability(layer.bootstrap_stability);
+    entry.set_weight(layer.weight);
+  }
+  summary.set_pair_count(static_cast<int32_t>(report.pair_count));
+  summary.set_median_completeness_error(report.median_completeness_error);
+  summary.set_low_confidence_pairs(static_cast<int32_t>(report.low_confidence_pairs));
+  if (report.validation.pairs > 0) SetEffect(report.validation, vector.default_strength, *summary.mutable_validation());
+  if (report.held_out.pairs > 0) SetEffect(report.held_out, vector.default_strength, *summary.mutable_held_out());
+  *summary.mutable_fit_time() = ToProto(fit_time);
+  summary.set_recommended_strength(vector.default_strength);
+  summary.set_max_strength(vector.max_strength);
+  summary.set_kl_at_recommended(report.kl_at_default);
+  summary.mutable_warnings()->Assign(report.warnings.begin(), report.warnings.end());
+  if (report.random_directions > 0) {
+    summary.mutable_random_control()->set_directions(static_cast<int32_t>(report.random_directions));
+    summary.mutable_random_control()->set_mean_margin_gain(report.random_gain_mean);
+    summary.mutable_random_control()->set_max_margin_gain(report.random_gain_max);
+  }
+  for (const StrengthPoint& point : report.search) {
+    v1::StrengthPoint& entry = *summary.add_search();
+    entry.set_layer(static_cast<int32_t>(point.layer));
+    entry.set_strength(point.strength);
+    entry.set_margin_gain(point.margin_gain);
+    entry.set_kl_text(point.kl);
+  }
+  summary.set_model_fingerprint(vector.model_fingerprint);
+  summary.set_apply_to(static_cast<v1::ApplyTo>(vector.apply_to));
+  summary.set_objective_kind(report.objective);
+  return summary;
+}
+
+absl::StatusOr<FitRunner::Task> FitRunner::Load(const JobRecord& job) const {
+  Task task;
+  TRIMTAB_ASSIGN_OR_RETURN(task.objective, parts_.registry.GetObjective(job.target));
+  const std::optional<ObjectiveId> id = ParseObjectiveName(task.objective.name);
+  v1::RegisterObjectiveRequest request;
+  v1::Objective stored;
+  if (!id || !request.ParseFromString(job.request) || !stored.ParseFromString(task.objective.pairs) ||
+      !task.config.ParseFromString(task.objective.method_config)) {
+    return absl::DataLossError("the stored registration is damaged");
+  }
+  task.id = *id;
+  task.with_drift = request.evaluate_drift() && !parts_.suites.names().empty();
+  FieldChecker checker;
+  PairSet pairs = ParsePairs(checker, "objective", stored);
+  TRIMTAB_RETURN_IF_ERROR(checker.status());
+  task.input = {.pairs = std::move(pairs.pairs), .held_out_pairs = std::move(pairs.held_out)};
+  TRIMTAB_ASSIGN_OR_RETURN(const std::vector<RevisionRecord> later,
+                           parts_.registry.ListRevisions(task.objective.name, task.objective.active_revision, 1000));
+  task.revision = later.empty() ? task.objective.active_revision + 1 : later.back().revision + 1;
+  return task;
+}
+
+absl::StatusOr<FitResult> FitRunner::Fit(const Task& task, JobContext& job) const {
+  TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const LoadedModel> model, parts_.find_model(task.id.model));
+  TRIMTAB_ASSIGN_OR_RETURN(
+      const std::unique_ptr<SteeringMethod> method,
+      parts_.methods.Create(task.objective.method, task.objective.method_config.empty() ? nullptr : &task.config));
+  ProbeOptions options;
+  options.neutral_text = ChunkText(*model->tokenizer, parts_.suites.neutral_text(), kNeutralChunk, kNeutralTokens);
+  ModelProbe probe(model, std::move(options));
+  PartOfJob fitting(job, "fit/", 0, task.with_drift ? 1 - kDriftShare : 1);
+  return method->Fit(task.input, probe, fitting);
+}
+
+absl::StatusOr<v1::DriftReport> FitRunner::MeasureDrift(const Task& task, const FitResult& result,
+                                                        JobContext& job) const {
+  const SteeringVectorSpec& spec = result.vector->spec();
+  const SteeringPlan plan({{.vector = result.vector,
+                            .objective = task.objective.name,
+                            .revision = task.revision,
+                            .strength = spec.default_strength,
+                            .apply_to = spec.apply_to}});
+  v1::EvaluateDriftRequest request;
+  request.set_parent(task.id.model_name());
+  v1::SteeringSelection& selection = *request.add_steering();
+  selection.set_objective(RevisionId{.objective = task.id, .revision = task.revision}.name());
+  selection.set_strength(spec.default_strength);
+  selection.set_apply_to(static_cast<v1::ApplyTo>(spec.apply_to));
+  PartOfJob measuring(job, "drift/", 1 - kDriftShare, 1);
+  return parts_.drift.Evaluate(
+      request, plan,
+      DriftReportId{.model = task.id.model, .report = NewResourceId("report", parts_.clock.Now())}.name(), measuring);
+}
+
+absl::Status FitRunner::Run(const JobRecord& job, JobContext& context) const {
+  const absl::Time start = parts_.clock.Now();
+  TRIMTAB_ASSIGN_OR_RETURN(const Task task, Load(job));
+  TRIMTAB_ASSIGN_OR_RETURN(const FitResult result, Fit(task, context));
+  v1::RevisionSummary summary = ToSummary(result, parts_.clock.Now() - start);
+  summary.set_method(task.objective.method);
+  summary.set_pairs_digest(task.objective.pairs_hash);
+  if (!task.objective.method_config.empty()) *summary.mutable_method_config() = task.config;
+
+  std::optional<v1::DriftReport> drift;
+  if (task.with_drift) {
+    absl::StatusOr<v1::DriftReport> measured = MeasureDrift(task, result, context);
+    if (absl::IsCancelled(measured.status()) || absl::IsUnavailable(measured.status())) return measured.status();
+    if (measured.ok()) {
+      drift = *std::move(measured);
+    } else {
+      // The vectors are good all the same.
+      summary.add_warnings(absl::StrCat("drift could not be measured: ", std::string(measured.status().message())));
+    }
+  }
+  TRIMTAB_RETURN_IF_ERROR(context.Checkpoint());
+  // A worker at idle priority must not hold the locks that serving waits for.
+  TRIMTAB_RETURN_IF_ERROR(parts_.jobs.RunAtNormalPriority([&] { return Commit(task, result, summary, drift, job); }));
+  LogInfo("objective fitted", {{"objective", task.objective.name}, {"digest", result.vector->digest()}});
+  if (drift && parts_.on_drift) parts_.on_drift(*drift);
+  return absl::OkStatus();
+}
+
+absl::Status FitRunner::Commit(const Task& task, const FitResult& result, const v1::RevisionSummary& summary,
+                               const std::optional<v1::DriftReport>& drift, const JobRecord& job) const {
+  JobRecord done = job;
+  done.state = JobRecord::State::kSucceeded;
+  done.end_time = parts_.clock.Now();
+  v1::Objective response;  // OperationsService shows the stored objective in its place
+  response.set_name(task.objective.name);
+  google::protobuf::Any any;
+  any.PackFrom(response);
+  done.result = any.SerializeAsString();
+  v1::RegisterObjectiveMetadata metadata;
+  metadata.set_objective(task.objective.name);
+  metadata.set_phase(v1::RegisterObjectiveMetadata::PHASE_PERSISTING);
+  metadata.set_completed_pairs(static_cast<int32_t>(task.objective.pair_count));
+  metadata.set_total_pairs(static_cast<int32_t>(task.objective.pair_count));
+  metadata.set_completed_percent(100);
+  *metadata.mutable_create_time() = ToProto(job.create_time);
+  *metadata.mutable_update_time() = ToProto(done.end_time);
+  std::optional<DriftRecord> drift_record;
+  if (drift) {
+    metadata.set_drift_report(drift->name());
+    drift_record = {.name = drift->name(), .report = drift->SerializeAsString(), .create_time = done.end_time};
+  }
+  done.metadata = metadata.SerializeAsString();
+  std::vector<AttributionRecord> attributions;
+  for (const PairAttribution& attribution : result.report.attributions) {
+    attributions.push_back({attribution.pair_index, ToProto(attribution).SerializeAsString()});
+  }
+  TRIMTAB_RETURN_IF_ERROR(parts_.registry
+                              .CommitFit(task.objective.uid,
+                                         {.objective = task.objective.name,
+                                          .digest = result.vector->digest(),
+                                          .model_fingerprint = result.vector->spec().model_fingerprint,
+                                          .method = task.objective.method,
+                                          .method_config = task.objective.method_config,
+                                          .pairs_hash = task.objective.pairs_hash,
+                                          .vector = result.vector->Serialize(),
+                                          .summary = summary.SerializeAsString(),
+                                          .create_time = done.end_time},
+                                         attributions, done, drift_record)
+                              .status());
+  return parts_.publisher.Publish(task.objective.name);
+}
+
+absl::Status FitRunner::Fail(const JobRecord& job, const absl::Status& error) const {
+  LogWarning(
+      "fit ended without a revision",
+      {{"objective", job.target}, {"reason", GetErrorDetail(error).reason}, {"error", std::string(error.message())}});
+  JobRecord failed = job;
+  failed.state = absl::IsCancelled(error) ? JobRecord::State::kCancelled : JobRecord::State::kFailed;
+  failed.error = ToRpcStatus(error).SerializeAsString();
+  failed.end_time = parts_.clock.Now();
+  const absl::StatusOr<ObjectiveRecord> objective = parts_.registry.GetObjective(job.target);
+  const std::string uid = objective.ok() && objective->operation == job.name ? objective->uid : "";
+  TRIMTAB_RETURN_IF_ERROR(parts_.registry.CommitFitFailure(uid, failed));
+  return uid.empty() ? absl::OkStatus() : parts_.publisher.Publish(job.target);
+}
+
+JobManager::Runner FitRunner::Runner() {
+  return {.run = [this](const JobRecord& job, JobContext& context) { return Run(job, context); },
+          .fail = [this](const JobRecord& job, const absl::Status& error) { return Fail(job, error); },
+          .metadata = Metadata};
+}
+
+}  // namespace trimtab
