@@ -88,6 +88,21 @@ struct Page {
   int64_t limit = 100;
 };
 
+// The changes that are audited, by the name that their audit entries carry.
+inline constexpr std::string_view kRegistryActions[] = {
+    "create_objective", "update_objective", "delete_objective", "commit_fit",   "commit_fit_failure", "create_job",
+    "update_job",       "cancel_job",       "delete_job",       "commit_drift", "delete_drift_report"};
+
+// Told what happens in a registry, under its lock: must be quick and not call it.
+class RegistryObserver {
+ public:
+  virtual ~RegistryObserver() = default;
+  // A change was committed and audited; `action` is one of kRegistryActions.
+  virtual void OnChange(std::string_view action) = 0;
+  // The storage failed (UNAVAILABLE, DATA_LOSS, INTERNAL) in an action or another operation: nothing was changed.
+  virtual void OnStorageFailure(std::string_view operation, const absl::Status& error) = 0;
+};
+
 // Thread-safe; calls may block on the disk, so never from a gRPC reaction. Errors beside those named: UNAVAILABLE when
 // the storage fails (the change did not happen), with the cause.
 class Registry {

@@ -40,19 +40,18 @@ class SqliteRegistry::ProcessLock {
 };
 
 absl::StatusOr<std::unique_ptr<SqliteRegistry>> SqliteRegistry::Open(const std::string& path, const Clock& clock,
-                                                                     ErrorObserver on_error) {
+                                                                     RegistryObserver* observer) {
   TRIMTAB_ASSIGN_OR_RETURN(std::unique_ptr<ProcessLock> lock, ProcessLock::Acquire(path + ".lock"));
   TRIMTAB_ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path));
   TRIMTAB_RETURN_IF_ERROR(PrepareSchema(*database, clock.Now()));
-  std::unique_ptr<SqliteRegistry> registry(
-      new SqliteRegistry(std::move(lock), std::move(database), clock, std::move(on_error)));
+  std::unique_ptr<SqliteRegistry> registry(new SqliteRegistry(std::move(lock), std::move(database), clock, observer));
   TRIMTAB_RETURN_IF_ERROR(registry->LoadSettings());
   return registry;
 }
 
 SqliteRegistry::SqliteRegistry(std::unique_ptr<ProcessLock> lock, std::unique_ptr<Database> database,
-                               const Clock& clock, ErrorObserver on_error)
-    : process_lock_(std::move(lock)), clock_(clock), on_error_(std::move(on_error)), database_(std::move(database)) {}
+                               const Clock& clock, RegistryObserver* observer)
+    : process_lock_(std::move(lock)), clock_(clock), observer_(observer), database_(std::move(database)) {}
 
 SqliteRegistry::~SqliteRegistry() = default;
 
@@ -70,7 +69,7 @@ absl::Status SqliteRegistry::LoadSettings() {
 
 void SqliteRegistry::Observe(std::string_view operation, const absl::Status& status) {
   const bool storage = absl::IsUnavailable(status) || absl::IsDataLoss(status) || absl::IsInternal(status);
-  if (storage && on_error_) on_error_(operation, status);
+  if (storage && observer_ != nullptr) observer_->OnStorageFailure(operation, status);
 }
 
 absl::Status SqliteRegistry::Commit(std::string_view operation, std::string_view resource,
@@ -91,6 +90,7 @@ absl::Status SqliteRegistry::Commit(std::string_view operation, std::string_view
             .Run());
     TRIMTAB_RETURN_IF_ERROR(transaction.Commit());
     revision_.store(change.id, std::memory_order_relaxed);
+    if (observer_ != nullptr) observer_->OnChange(operation);
     return absl::OkStatus();
   });
 }

@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,14 +27,11 @@ namespace trimtab {
 // What was acknowledged is on the disk; what was not has left no trace. The file and its side files have mode 0600.
 class SqliteRegistry final : public Registry {
  public:
-  // Called with the operation and a storage failure (UNAVAILABLE, DATA_LOSS, INTERNAL), under the registry's mutex.
-  using ErrorObserver = std::function<void(std::string_view operation, const absl::Status& error)>;
-
   // Opens or creates `path`, whose folder must exist. FAILED_PRECONDITION when another server has it open, or it is not
-  // ours, or a newer server wrote it; DATA_LOSS when it is damaged; UNAVAILABLE when the storage fails. `clock` must
-  // outlive the registry.
+  // ours, or a newer server wrote it; DATA_LOSS when it is damaged; UNAVAILABLE when the storage fails. `clock` and
+  // `observer` (if any) must outlive the registry.
   static absl::StatusOr<std::unique_ptr<SqliteRegistry>> Open(const std::string& path, const Clock& clock,
-                                                              ErrorObserver on_error = nullptr);
+                                                              RegistryObserver* observer = nullptr);
   ~SqliteRegistry() override;
 
   absl::StatusOr<Creation> CreateObjective(const ObjectiveRecord& objective, const JobRecord& job) override;
@@ -92,7 +88,7 @@ class SqliteRegistry final : public Registry {
   };
 
   SqliteRegistry(std::unique_ptr<ProcessLock> lock, std::unique_ptr<Database> database, const Clock& clock,
-                 ErrorObserver on_error);
+                 RegistryObserver* observer);
 
   absl::Status LoadSettings();
   // Runs `body` under the mutex; tells the observer of storage failures.
@@ -105,7 +101,7 @@ class SqliteRegistry final : public Registry {
 
   const std::unique_ptr<ProcessLock> process_lock_;
   const Clock& clock_;
-  const ErrorObserver on_error_;
+  RegistryObserver* const observer_;
   absl::Mutex mutex_;
   const std::unique_ptr<Database> database_ ABSL_PT_GUARDED_BY(mutex_);
   std::string secret_;                 // const after Open

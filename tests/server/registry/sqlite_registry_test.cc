@@ -32,6 +32,19 @@ std::vector<std::string> Names(const std::vector<Record>& records) {
   return names;
 }
 
+// Keeps what it is told.
+class RecordingObserver final : public RegistryObserver {
+ public:
+  void OnChange(std::string_view action) override {
+    EXPECT_THAT(kRegistryActions, testing::Contains(action));
+    changes.emplace_back(action);
+  }
+  void OnStorageFailure(std::string_view operation, const absl::Status& error) override {
+    failures.push_back(absl::StrCat(std::string(operation), " ", absl::StatusCodeToString(error.code())));
+  }
+  std::vector<std::string> changes, failures;
+};
+
 class SqliteRegistryTest : public testing::Test {
  protected:
   SqliteRegistryTest()
@@ -42,10 +55,7 @@ class SqliteRegistryTest : public testing::Test {
 
   void Reopen() {
     registry_.reset();
-    absl::StatusOr<std::unique_ptr<SqliteRegistry>> opened =
-        SqliteRegistry::Open(path_, clock_, [this](std::string_view operation, const absl::Status& error) {
-          errors_.push_back(absl::StrCat(std::string(operation), " ", absl::StatusCodeToString(error.code())));
-        });
+    absl::StatusOr<std::unique_ptr<SqliteRegistry>> opened = SqliteRegistry::Open(path_, clock_, &observer_);
     ASSERT_TRUE(opened.ok()) << opened.status();
     registry_ = *std::move(opened);
   }
@@ -62,7 +72,7 @@ class SqliteRegistryTest : public testing::Test {
 
   const std::string path_;
   ManualClock clock_;
-  std::vector<std::string> errors_;
+  RecordingObserver observer_;
   std::unique_ptr<SqliteRegistry> registry_;
 };
 
@@ -180,7 +190,7 @@ TEST_F(SqliteRegistryTest, MissingNamesAreNotFound) {
   ObjectiveRecord promoted = calm;
   promoted.active_revision = 7;
   EXPECT_EQ(Reason(registry_->UpdateObjective(promoted, "").status()), kRevisionNotFound);
-  EXPECT_THAT(errors_, IsEmpty());
+  EXPECT_THAT(observer_.failures, IsEmpty());
 }
 
 TEST_F(SqliteRegistryTest, UpdatesWhatMayChange) {
@@ -496,6 +506,7 @@ TEST_F(SqliteRegistryTest, EveryChangeIsAuditedAndCounted) {
   }
   EXPECT_THAT(actions, ElementsAre("1 create_objective", "2 update_objective", "3 commit_fit", "4 delete_objective"));
   EXPECT_EQ(registry_->ListAudit(3, 10)->size(), 1u);
+  EXPECT_THAT(observer_.changes, ElementsAre("create_objective", "update_objective", "commit_fit", "delete_objective"));
 }
 
 TEST_F(SqliteRegistryTest, TheSecretSurvives) {
@@ -539,7 +550,7 @@ TEST_F(SqliteRegistryTest, AFailingDiskIsUnavailableAndNothingIsHalfDone) {
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   EXPECT_EQ(Reason(status), kStorageUnavailable);
-  EXPECT_THAT(errors_, ElementsAre("create_objective UNAVAILABLE"));
+  EXPECT_THAT(observer_.failures, ElementsAre("create_objective UNAVAILABLE"));
   EXPECT_EQ(registry_->revision(), 1);
   EXPECT_EQ(Reason(registry_->GetObjective(large.name).status()), kObjectiveNotFound);
   EXPECT_EQ(registry_->GetJob("operations/large").status().code(), absl::StatusCode::kNotFound);

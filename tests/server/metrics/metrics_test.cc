@@ -1,0 +1,474 @@
+#include "server/metrics/metrics.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "server/base/error.h"
+
+namespace trimtab {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+struct Family {
+  std::string type, help;
+  std::set<std::string> labels;
+};
+
+struct Exposition {
+  std::map<std::string, Family> families;
+  std::map<std::string, double> series;  // by the text before the value
+};
+
+// The family of a sample's name.
+std::string FamilyOf(const std::string& name, const std::map<std::string, Family>& families) {
+  if (families.contains(name)) return name;
+  for (const char* suffix : {"_bucket", "_sum", "_count"}) {
+    const std::string base(absl::StripSuffix(name, suffix));
+    if (base != name && families.contains(base)) return base;
+  }
+  ADD_FAILURE() << "a sample without a family: " << name;
+  return name;
+}
+
+Exposition Parse(const std::string& text) {
+  Exposition exposition;
+  for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    const std::vector<std::string> words = absl::StrSplit(line, absl::MaxSplits(' ', 3));
+    if (words[0] == "#") {
+      Family& family = exposition.families[words[2]];
+      (words[1] == "TYPE" ? family.type : family.help) = words.size() > 3 ? words[3] : "";
+      continue;
+    }
+    const size_t space = line.rfind(' ');
+    const std::string series(line.substr(0, space));
+    double value = 0;
+    if (!absl::SimpleAtod(line.substr(space + 1), &value)) value = -1;
+    EXPECT_TRUE(exposition.series.emplace(series, value).second) << "twice: " << series;
+    const size_t brace = series.find('{');
+    Family& family = exposition.families[FamilyOf(series.substr(0, brace), exposition.families)];
+    if (brace == std::string::npos) continue;
+    // No value in these tests holds a quote or a comma before a quote.
+    for (const absl::string_view pair :
+         absl::StrSplit(series.substr(brace + 1, series.size() - brace - 2), "\",", absl::SkipEmpty())) {
+      const std::string label(pair.substr(0, pair.find('=')));
+      if (label != "le" && label != "quantile") family.labels.insert(label);
+    }
+  }
+  return exposition;
+}
+
+// The tables of docs/metrics.md.
+std::map<std::string, Family> Documented() {
+  std::ifstream file("docs/metrics.md");
+  EXPECT_TRUE(file.good());
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  std::map<std::string, Family> families;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    if (!absl::StartsWith(line, "| `")) continue;
+    const std::vector<std::string> cells = absl::StrSplit(line, '|');
+    const std::string name(absl::StripAsciiWhitespace(
+        absl::StripSuffix(absl::StripPrefix(absl::StripAsciiWhitespace(cells[1]), "`"), "`")));
+    Family family{.type = std::string(absl::StripAsciiWhitespace(cells[2])), .help = cells[4]};
+    for (const absl::string_view label : absl::StrSplit(cells[3], ',')) {
+      const std::string stripped(absl::StripAsciiWhitespace(label));
+      if (!stripped.empty()) family.labels.insert(stripped);
+    }
+    EXPECT_TRUE(families.emplace(name, family).second) << "documented twice: " << name;
+  }
+  return families;
+}
+
+RpcMethod Method(int i) {
+  return {.type = "unary", .service = "trimtab.v1.ObjectiveService", .method = absl::StrCat("Method", i)};
+}
+
+class MetricsTest : public testing::Test {
+ protected:
+  MetricsTest()
+      : metrics_({.version = "1.2.3", .revision = "abc"}, clock_),
+        model_(metrics_.AddModel({.id = "small",
+                                  .sha256 = "feed",
+                                  .quantization = "Q4_1",
+                                  .max_running_requests = 64,
+                                  .block_size = 16,
+                                  .num_blocks = 1000,
+                                  .context_length = 8192})) {}
+
+  Exposition Scrape() const { return Parse(metrics_.Scrape()); }
+  double Value(const std::string& series) const {
+    const Exposition exposition = Scrape();
+    const auto found = exposition.series.find(series);
+    if (found != exposition.series.end()) return found->second;
+    ADD_FAILURE() << "no series " << series;
+    return -1;
+  }
+
+  // As a busy server: every family has a series.
+  void Exercise() {
+    for (int i = 0; i < 30; ++i) metrics_.grpc().AddMethod(Method(i));
+    for (int i = 0; i < 70; ++i) {
+      const std::string objective = absl::StrCat("objective-", i);
+      model_.SetObjective(objective, {9, 10, 11}, 0.5);
+      model_.OnVectorUse(objective, 10);
+      model_.OnDriftReport(objective, "probe", {.samples = 100});
+      model_.OnDriftReport(objective, "mmlu", {.samples = 100});
+    }
+  }
+
+  ManualClock clock_;
+  Metrics metrics_;
+  ModelMetrics& model_;
+};
+
+// What `promtool check metrics` asks for.
+TEST_F(MetricsTest, NamesFollowTheConventions) {
+  Exercise();
+  const Exposition exposition = Scrape();
+  for (const auto& [name, family] : exposition.families) {
+    SCOPED_TRACE(name);
+    EXPECT_THAT(family.help, Not(IsEmpty()));
+    EXPECT_THAT(family.type, testing::AnyOf("counter", "gauge", "histogram"));
+    EXPECT_EQ(absl::EndsWith(name, "_total"), family.type == "counter");
+    for (const char c : name) EXPECT_TRUE(std::islower(c) || std::isdigit(c) || c == '_') << c;
+    for (const char* suffix : {"_count", "_sum", "_bucket"}) EXPECT_FALSE(absl::EndsWith(name, suffix));
+    for (const std::string& word : std::vector<std::string>(absl::StrSplit(name, '_'))) {
+      EXPECT_THAT(word, Not(testing::AnyOf("counter", "gauge", "histogram", "ms", "milliseconds", "kb", "mb", "percent",
+                                           "minutes", "hours")));
+    }
+    EXPECT_FALSE(family.labels.contains("le"));
+    for (const std::string& label : family.labels) {
+      EXPECT_THAT(label, Not(testing::AnyOf("request_id", "user", "tenant", "prompt", "peer", "instance", "job")));
+    }
+  }
+}
+
+TEST_F(MetricsTest, TheSeriesAreBounded) {
+  Exercise();
+  const Exposition exposition = Scrape();
+  EXPECT_LE(exposition.series.size(), 5000u);
+  RecordProperty("series", static_cast<int>(exposition.series.size()));
+  printf("%zu series\n", exposition.series.size());
+  std::set<std::string> vectors;
+  for (const auto& [series, value] : exposition.series) {
+    if (absl::StartsWith(series, "trimtab_vector_requests_total")) vectors.insert(series);
+  }
+  EXPECT_EQ(vectors.size(), 65u);
+  EXPECT_EQ(Value("trimtab_vector_requests_total{model=\"small\",vector=\"__other__\"}"), 6);
+}
+
+TEST_F(MetricsTest, TheDocumentationAndTheServerAgree) {
+  Exercise();
+  std::map<std::string, Family> documented = Documented();
+  for (const char* of_the_exposer :
+       {"exposer_transferred_bytes_total", "exposer_scrapes_total", "exposer_request_latencies"}) {
+    EXPECT_EQ(documented.erase(of_the_exposer), 1u);
+  }
+  const Exposition exposition = Scrape();
+  for (const auto& [name, family] : exposition.families) {
+    const auto found = documented.find(name);
+    if (found == documented.end()) {
+      ADD_FAILURE() << name << " is not documented";
+      continue;
+    }
+    EXPECT_EQ(found->second.type, family.type) << name;
+    EXPECT_EQ(found->second.labels, family.labels) << name;
+  }
+  for (const auto& [name, family] : documented) {
+    EXPECT_TRUE(exposition.families.contains(name)) << name << " is documented, but not exported";
+  }
+}
+
+TEST_F(MetricsTest, SeriesOfEnumsExistFromTheStart) {
+  const Exposition exposition = Scrape();
+  for (const char* series :
+       {"trimtab_requests_finished_total{finish_reason=\"deadline\",model=\"small\"}",
+        "trimtab_requests_rejected_total{reason=\"queue_full\"}", "trimtab_requests_rejected_total{reason=\"other\"}",
+        "trimtab_prompt_tokens_total{model=\"small\",source=\"prefix_cache\"}",
+        "trimtab_generation_tokens_total{model=\"small\",steered=\"true\"}",
+        "trimtab_time_to_first_token_seconds_count{model=\"small\",steered=\"true\"}",
+        "trimtab_step_seconds_count{model=\"small\",phase=\"decode\"}",
+        "trimtab_vectors{model=\"small\",state=\"incompatible\"}", "trimtab_jobs{kind=\"drift\",state=\"running\"}",
+        "trimtab_jobs_finished_total{kind=\"fit\",result=\"cancelled\"}", "trimtab_nonfinite_total{model=\"small\"}",
+        "trimtab_registry_errors_total{backend=\"sqlite\",op=\"write\"}",
+        "trimtab_audit_events_total{action=\"commit_fit\",result=\"failed\"}", "trimtab_draining",
+        "trimtab_vector_requests_total{model=\"small\",vector=\"__other__\"}"}) {
+    const auto found = exposition.series.find(series);
+    EXPECT_TRUE(found != exposition.series.end() && found->second == 0) << series;
+  }
+  EXPECT_EQ(Value("trimtab_max_running_requests{model=\"small\"}"), 64);
+  EXPECT_EQ(Value("trimtab_cache_config_info{block_size=\"16\",model=\"small\",num_blocks=\"1000\"}"), 1);
+  EXPECT_EQ(Value("trimtab_model_info{model=\"small\",quantization=\"Q4_1\",sha256=\"feed\"}"), 1);
+  EXPECT_EQ(Value("trimtab_build_info{revision=\"abc\",version=\"1.2.3\"}"), 1);
+}
+
+TEST_F(MetricsTest, CountsSteps) {
+  model_.OnStep({.sequences = 3,
+                 .prefill_tokens = 100,
+                 .decode_tokens = 2,
+                 .steered_sequences = 2,
+                 .steered_output_tokens = 2,
+                 .unsteered_output_tokens = 1,
+                 .duration = absl::Milliseconds(30),
+                 .steering_duration = absl::Milliseconds(2),
+                 .nonfinite_rows = 1});
+  model_.OnStep({.sequences = 1, .decode_tokens = 1, .unsteered_output_tokens = 1, .duration = absl::Milliseconds(5)});
+  EXPECT_EQ(Value("trimtab_step_batch_sequences_sum{model=\"small\"}"), 4);
+  EXPECT_EQ(Value("trimtab_step_seconds_count{model=\"small\",phase=\"prefill\"}"), 1);
+  EXPECT_EQ(Value("trimtab_step_seconds_count{model=\"small\",phase=\"decode\"}"), 1);
+  EXPECT_EQ(Value("trimtab_prompt_tokens_total{model=\"small\",source=\"computed\"}"), 100);
+  EXPECT_EQ(Value("trimtab_generation_tokens_total{model=\"small\",steered=\"true\"}"), 2);
+  EXPECT_EQ(Value("trimtab_generation_tokens_total{model=\"small\",steered=\"false\"}"), 2);
+  EXPECT_DOUBLE_EQ(Value("trimtab_steering_apply_seconds_total{model=\"small\"}"), 0.002);
+  EXPECT_EQ(Value("trimtab_nonfinite_total{model=\"small\"}"), 1);
+}
+
+TEST_F(MetricsTest, ShowsQueues) {
+  model_.OnStep({.sequences = 2, .steered_sequences = 2});
+  model_.OnQueues({.running = 2, .waiting = 5, .used_blocks = 250, .total_blocks = 1000});
+  EXPECT_EQ(Value("trimtab_requests_running{model=\"small\"}"), 2);
+  EXPECT_EQ(Value("trimtab_requests_waiting{model=\"small\"}"), 5);
+  EXPECT_EQ(Value("trimtab_kv_cache_usage_ratio{model=\"small\"}"), 0.25);
+  EXPECT_EQ(Value("trimtab_steered_sequences_running{model=\"small\"}"), 2);
+  model_.OnQueues({.total_blocks = 1000});
+  EXPECT_EQ(Value("trimtab_kv_cache_usage_ratio{model=\"small\"}"), 0);
+  EXPECT_EQ(Value("trimtab_steered_sequences_running{model=\"small\"}"), 0);
+}
+
+TEST_F(MetricsTest, MeasuresRequests) {
+  RequestObservation request{.reason = FinishReason::kStopSequence, .steered = true};
+  request.usage = {.prompt_tokens = 20, .cached_prompt_tokens = 16, .output_tokens = 11};
+  request.timing = {.queue = absl::Milliseconds(10), .prefill = absl::Milliseconds(40), .decode = absl::Seconds(1)};
+  request.time_to_first_token = absl::Milliseconds(50);
+  request.total = absl::Milliseconds(1050);
+  model_.OnRequestEnd(request);
+  model_.OnInterTokenLatency(true, absl::Milliseconds(100));
+  EXPECT_EQ(Value("trimtab_requests_finished_total{finish_reason=\"stop\",model=\"small\"}"), 1);
+  EXPECT_DOUBLE_EQ(Value("trimtab_time_to_first_token_seconds_sum{model=\"small\",steered=\"true\"}"), 0.05);
+  EXPECT_DOUBLE_EQ(Value("trimtab_request_time_per_output_token_seconds_sum{model=\"small\",steered=\"true\"}"), 0.1);
+  EXPECT_DOUBLE_EQ(Value("trimtab_inter_token_latency_seconds_sum{model=\"small\",steered=\"true\"}"), 0.1);
+  EXPECT_DOUBLE_EQ(Value("trimtab_request_duration_seconds_sum{model=\"small\"}"), 1.05);
+  EXPECT_DOUBLE_EQ(Value("trimtab_request_queue_seconds_sum{model=\"small\"}"), 0.01);
+  EXPECT_DOUBLE_EQ(Value("trimtab_request_prefill_seconds_sum{model=\"small\"}"), 0.04);
+  EXPECT_DOUBLE_EQ(Value("trimtab_request_decode_seconds_sum{model=\"small\"}"), 1);
+  EXPECT_EQ(Value("trimtab_request_prompt_tokens_sum{model=\"small\"}"), 20);
+  EXPECT_EQ(Value("trimtab_request_generation_tokens_sum{model=\"small\"}"), 11);
+}
+
+TEST_F(MetricsTest, RequestsWithoutTokensHaveNoTokenLatency) {
+  model_.OnRequestEnd({.reason = FinishReason::kCancelled});
+  model_.OnRequestEnd({.reason = FinishReason::kStop, .score = true, .usage = {.prompt_tokens = 100}});
+  EXPECT_EQ(Value("trimtab_requests_finished_total{finish_reason=\"cancelled\",model=\"small\"}"), 1);
+  EXPECT_EQ(Value("trimtab_requests_finished_total{finish_reason=\"stop\",model=\"small\"}"), 1);
+  EXPECT_EQ(Value("trimtab_time_to_first_token_seconds_count{model=\"small\",steered=\"false\"}"), 0);
+  EXPECT_EQ(Value("trimtab_request_duration_seconds_count{model=\"small\"}"), 1);
+}
+
+TEST_F(MetricsTest, CountsCaches) {
+  model_.OnPrefixLookup(100, 64);
+  model_.OnPreemption();
+  model_.OnStall();
+  model_.OnBank(5, 3, 1, 3000, 2000);
+  model_.OnBank(7, 3, 1, 3000, 1000);  // totals
+  EXPECT_EQ(Value("trimtab_prefix_cache_queries_total{model=\"small\"}"), 100);
+  EXPECT_EQ(Value("trimtab_prefix_cache_hits_total{model=\"small\"}"), 64);
+  EXPECT_EQ(Value("trimtab_prompt_tokens_total{model=\"small\",source=\"prefix_cache\"}"), 64);
+  EXPECT_EQ(Value("trimtab_preemptions_total{model=\"small\"}"), 1);
+  EXPECT_EQ(Value("trimtab_stream_stalled_total{model=\"small\"}"), 1);
+  EXPECT_EQ(Value("trimtab_vector_cache_hits_total{model=\"small\"}"), 7);
+  EXPECT_EQ(Value("trimtab_vector_cache_misses_total{model=\"small\"}"), 3);
+  EXPECT_EQ(Value("trimtab_vector_cache_evictions_total{model=\"small\"}"), 1);
+  EXPECT_EQ(Value("trimtab_steering_uploads_bytes_total{model=\"small\"}"), 3000);
+  EXPECT_EQ(Value("trimtab_vector_cache_bytes{model=\"small\"}"), 1000);
+}
+
+TEST_F(MetricsTest, ObjectivesComeAndGo) {
+  model_.SetObjective("calm", {9, 10}, 0.25);
+  model_.SetObjective("calm", {9}, 0.5);  // another revision
+  model_.OnVectorUse("calm", 7);
+  model_.OnDriftError("calm", "probe");
+  model_.OnDriftError("calmer", "probe");
+  model_.SetVectorCounts({.ready = 3, .pending = 2, .disabled = 1});
+  EXPECT_EQ(Value("trimtab_vector_info{layers=\"9\",model=\"small\",vector=\"calm\"}"), 1);
+  EXPECT_EQ(Value("trimtab_objective_effect{model=\"small\",vector=\"calm\"}"), 0.5);
+  EXPECT_EQ(Value("trimtab_vector_tokens_total{model=\"small\",vector=\"calm\"}"), 7);
+  EXPECT_EQ(Value("trimtab_vectors{model=\"small\",state=\"ready\"}"), 3);
+  EXPECT_THAT(metrics_.Scrape(), Not(HasSubstr("9,10")));
+  model_.RemoveObjective("calm");
+  EXPECT_THAT(metrics_.Scrape(), Not(HasSubstr("\"calm\"")));
+  EXPECT_THAT(metrics_.Scrape(), HasSubstr("\"calmer\""));
+}
+
+TEST_F(MetricsTest, AnIdleObjectiveLosesItsPlace) {
+  Exercise();
+  EXPECT_THAT(metrics_.Scrape(), Not(HasSubstr("trimtab_vector_tokens_total{model=\"small\",vector=\"late\"")));
+  clock_.Advance(absl::Minutes(20));
+  model_.OnVectorUse("late", 1);
+  EXPECT_EQ(Value("trimtab_vector_tokens_total{model=\"small\",vector=\"late\"}"), 1);
+}
+
+TEST_F(MetricsTest, ShowsDrift) {
+  model_.OnDriftReport("calm", "probe",
+                       {.baseline_accuracy = 0.5,
+                        .accuracy = 0.45,
+                        .accuracy_delta = -0.05,
+                        .ci95_low = -0.07,
+                        .ci95_high = -0.03,
+                        .samples = 120,
+                        .mean_kl_text = 0.1,
+                        .cross_entropy_delta = 0});
+  const std::string labels = "{model=\"small\",suite=\"probe\",vector=\"calm\"}";
+  EXPECT_EQ(Value("trimtab_drift_accuracy_ratio{arm=\"baseline\",model=\"small\",suite=\"probe\",vector=\"calm\"}"),
+            0.5);
+  EXPECT_EQ(Value("trimtab_drift_accuracy_delta" + labels), -0.05);
+  EXPECT_NEAR(Value("trimtab_drift_accuracy_delta_ci95" + labels), 0.02, 1e-12);
+  EXPECT_EQ(Value("trimtab_drift_samples" + labels), 120);
+  EXPECT_EQ(Value("trimtab_drift_mean_kl_nats" + labels), 0.1);
+  EXPECT_EQ(Value("trimtab_drift_perplexity_ratio" + labels), 1);
+  EXPECT_EQ(Value("trimtab_drift_last_run_timestamp_seconds" + labels), 1e9);
+  // Beyond noise below one point: a failure. Within: a pass.
+  model_.OnDriftReport("calm", "probe", {.accuracy_delta = -0.02, .ci95_low = -0.04, .ci95_high = 0});
+  const std::string runs = "trimtab_drift_runs_total{model=\"small\",result=\"";
+  EXPECT_EQ(Value(runs + "fail\",suite=\"probe\",vector=\"calm\"}"), 1);
+  EXPECT_EQ(Value(runs + "pass\",suite=\"probe\",vector=\"calm\"}"), 1);
+  EXPECT_EQ(Value(runs + "error\",suite=\"probe\",vector=\"calm\"}"), 0);
+}
+
+TEST_F(MetricsTest, ShowsJobs) {
+  metrics_.OnJobCounts("fit", 2, 1);
+  metrics_.OnJobProgress("fit", 0.5, absl::Seconds(30));
+  clock_.Advance(absl::Seconds(10));
+  EXPECT_EQ(Value("trimtab_jobs{kind=\"fit\",state=\"queued\"}"), 2);
+  EXPECT_EQ(Value("trimtab_job_progress_ratio{kind=\"fit\"}"), 0.5);
+  // Grows although nothing was reported.
+  EXPECT_EQ(Value("trimtab_job_oldest_running_age_seconds{kind=\"fit\"}"), 40);
+  metrics_.OnJobEnd("fit", "succeeded", absl::Seconds(3), absl::Seconds(40));
+  metrics_.OnJobCounts("fit", 0, 0);
+  EXPECT_EQ(Value("trimtab_jobs_finished_total{kind=\"fit\",result=\"succeeded\"}"), 1);
+  EXPECT_EQ(Value("trimtab_job_run_seconds_sum{kind=\"fit\"}"), 40);
+  EXPECT_EQ(Value("trimtab_job_queue_seconds_sum{kind=\"fit\"}"), 3);
+  EXPECT_EQ(Value("trimtab_job_oldest_running_age_seconds{kind=\"fit\"}"), 0);
+  EXPECT_EQ(Value("trimtab_job_progress_ratio{kind=\"fit\"}"), 0);
+}
+
+TEST_F(MetricsTest, CountsChangesOfTheRegistry) {
+  metrics_.SetRegistryRevision(41);
+  metrics_.OnChange("commit_fit");
+  metrics_.OnStorageFailure("commit_fit", absl::UnavailableError("full"));
+  metrics_.OnStorageFailure("get_objective", absl::DataLossError("damaged"));
+  metrics_.OnStorageFailure("save_partial", absl::UnavailableError("full"));
+  EXPECT_EQ(Value("trimtab_registry_revision{backend=\"sqlite\"}"), 42);
+  EXPECT_EQ(Value("trimtab_registry_errors_total{backend=\"sqlite\",op=\"read\"}"), 1);
+  EXPECT_EQ(Value("trimtab_registry_errors_total{backend=\"sqlite\",op=\"write\"}"), 2);
+  EXPECT_EQ(Value("trimtab_audit_events_total{action=\"commit_fit\",result=\"succeeded\"}"), 1);
+  EXPECT_EQ(Value("trimtab_audit_events_total{action=\"commit_fit\",result=\"failed\"}"), 1);
+  EXPECT_EQ(Value("trimtab_audit_write_failures_total"), 1);
+}
+
+TEST_F(MetricsTest, CountsRejectionsByReason) {
+  metrics_.OnRequestRejected(OverloadError(kQueueFull, "full", absl::Seconds(1)));
+  metrics_.OnRequestRejected(NotFoundError(kObjectiveNotFound, "objective", "x"));
+  metrics_.OnRequestRejected(FieldError({{"model", "is missing"}}));
+  metrics_.OnRequestRejected(absl::InternalError("without a reason"));
+  for (const char* reason : {"queue_full", "unknown_vector", "invalid", "other"}) {
+    EXPECT_EQ(Value(absl::StrCat("trimtab_requests_rejected_total{reason=\"", reason, "\"}")), 1) << reason;
+  }
+}
+
+TEST_F(MetricsTest, CountsRpcs) {
+  const RpcMethod method{.type = "unary", .service = "trimtab.v1.GenerationService", .method = "Generate"};
+  metrics_.grpc().OnRpcStarted(method);
+  metrics_.grpc().OnRpcMessageReceived(method);
+  metrics_.grpc().OnRpcHandled(method, grpc::StatusCode::NOT_FOUND, absl::Milliseconds(20));
+  metrics_.grpc().OnRpcMessageSent(method);
+  const std::string labels =
+      "grpc_method=\"Generate\",grpc_service=\"trimtab.v1.GenerationService\",grpc_type=\"unary\"}";
+  EXPECT_EQ(Value("grpc_server_started_total{" + labels), 1);
+  EXPECT_EQ(Value("grpc_server_msg_received_total{" + labels), 1);
+  EXPECT_EQ(Value("grpc_server_msg_sent_total{" + labels), 1);
+  EXPECT_EQ(Value("grpc_server_handled_total{grpc_code=\"NotFound\"," + labels), 1);
+  EXPECT_EQ(Value("grpc_server_handled_total{grpc_code=\"OK\"," + labels), 0);
+  EXPECT_DOUBLE_EQ(Value("grpc_server_handling_seconds_sum{" + labels), 0.02);
+}
+
+TEST_F(MetricsTest, MethodsAreBounded) {
+  for (int i = 0; i < 100; ++i) metrics_.grpc().OnRpcStarted(Method(i));
+  EXPECT_EQ(Value("grpc_server_started_total{grpc_method=\"unknown\",grpc_service=\"unknown\","
+                  "grpc_type=\"unknown\"}"),
+            36);
+}
+
+TEST_F(MetricsTest, ShowsTheProcess) {
+  EXPECT_GT(Value("process_resident_memory_bytes"), 1e6);
+  EXPECT_GE(Value("process_virtual_memory_bytes"), Value("process_resident_memory_bytes"));
+  EXPECT_GT(Value("process_open_fds"), 2);
+  EXPECT_GE(Value("process_max_fds"), Value("process_open_fds"));
+  EXPECT_GE(Value("process_cpu_seconds_total"), 0);
+  const double now = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch());
+  EXPECT_NEAR(Value("process_start_time_seconds"), now, 3600);
+}
+
+// Answer of a GET of /metrics.
+std::string Get(int port) {
+  const int client = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port))};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(connect(client, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  const std::string request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+  EXPECT_EQ(send(client, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t size; (size = recv(client, buffer, sizeof(buffer), 0)) > 0;) answer.append(buffer, size);
+  close(client);
+  return answer;
+}
+
+TEST_F(MetricsTest, IsServedOnAPortOfItsOwn) {
+  const absl::StatusOr<int> port = metrics_.Expose("127.0.0.1:0");
+  ASSERT_TRUE(port.ok()) << port.status();
+  ASSERT_GT(*port, 0);
+  metrics_.SetDraining(true);
+  metrics_.AddStreamQueueDepth(5);
+  metrics_.AddStreamQueueDepth(-2);
+  Get(*port);
+  const std::string answer = Get(*port);
+  EXPECT_THAT(answer, HasSubstr("200 OK"));
+  EXPECT_THAT(answer, HasSubstr("trimtab_draining 1\n"));
+  EXPECT_THAT(answer, HasSubstr("trimtab_stream_queue_depth 3\n"));
+  EXPECT_THAT(answer, HasSubstr("process_open_fds"));
+  // All that it serves is documented.
+  const std::map<std::string, Family> documented = Documented();
+  for (const absl::string_view line : absl::StrSplit(answer, '\n')) {
+    if (!absl::StartsWith(line, "# TYPE ")) continue;
+    const std::vector<std::string> words = absl::StrSplit(line, ' ');
+    EXPECT_TRUE(documented.contains(words[2])) << words[2];
+  }
+  EXPECT_EQ(metrics_.Expose("127.0.0.1:0").status().code(), absl::StatusCode::kFailedPrecondition);
+  Metrics second({}, clock_);
+  const absl::Status taken = second.Expose(absl::StrCat("127.0.0.1:", *port)).status();
+  EXPECT_EQ(taken.code(), absl::StatusCode::kUnavailable) << taken;
+}
+
+}  // namespace
+}  // namespace trimtab
