@@ -1,8 +1,10 @@
 #include "server/app.h"
 
 #include <ATen/Parallel.h>
+#include <google/protobuf/descriptor.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <thread>
 #include <utility>
@@ -12,7 +14,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "models/loaded_model.h"
+#include "server/app_metrics.h"
 #include "server/base/clock.h"
+#include "server/base/error.h"
 #include "server/base/log.h"
 #include "server/base/resource_name.h"
 #include "server/base/status_macros.h"
@@ -40,7 +44,9 @@ namespace {
 
 // Calls that wait for these pools, beyond which they are refused.
 constexpr size_t kMaxWaitingCalls = 1024;
-constexpr char kGenerationService[] = "trimtab.v1.GenerationService";
+constexpr const char* kServices[] = {"trimtab.v1.GenerationService", "trimtab.v1.ModelService",
+                                     "trimtab.v1.ObjectiveService", "trimtab.v1.DriftService",
+                                     "google.longrunning.Operations"};
 
 absl::Status Annotate(const absl::Status& status, const std::string& part) {
   absl::Status annotated(status.code(), absl::StrCat(part, ": ", status.message()));
@@ -82,8 +88,10 @@ class App::Impl {
   absl::Status Start();
   void Drain();
   int port() const { return server_->port(); }
+  int metrics_port() const { return metrics_port_; }
 
  private:
+  absl::Status StartMetrics();
   absl::Status OpenRegistry();
   absl::Status LoadModels();
   absl::Status StartJobs();
@@ -91,6 +99,9 @@ class App::Impl {
 
   const ServerConfig config_;
   const RealClock clock_;
+  VectorStore vectors_;
+  AppMetrics metrics_{vectors_, clock_};
+  int metrics_port_ = 0;
   std::unique_ptr<SqliteRegistry> registry_;
   std::unique_ptr<PageTokenCodec> page_tokens_;
   std::unique_ptr<DriftSuites> suites_;
@@ -98,7 +109,6 @@ class App::Impl {
   std::map<std::string, std::shared_ptr<const LoadedModel>, std::less<>> loaded_;
   std::vector<std::unique_ptr<Engine>> engines_;
   ModelDirectory models_;
-  VectorStore vectors_;
   std::unique_ptr<ObjectivePublisher> publisher_;
   std::unique_ptr<DeviceGate> gate_;
   std::unique_ptr<JobManager> jobs_;
@@ -121,18 +131,38 @@ absl::Status App::Impl::Start() {
   if (!suites.ok()) return suites.status();
   suites_ = std::make_unique<DriftSuites>(*std::move(suites));
   TRIMTAB_RETURN_IF_ERROR(RegisterBuiltinMethods(methods_));
+  TRIMTAB_RETURN_IF_ERROR(StartMetrics());
   TRIMTAB_RETURN_IF_ERROR(OpenRegistry());
   TRIMTAB_RETURN_IF_ERROR(LoadModels());
   TRIMTAB_RETURN_IF_ERROR(StartJobs());
   return StartServices();
 }
 
+absl::Status App::Impl::StartMetrics() {
+  for (const char* const name : kServices) {
+    const auto* const service = google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(name);
+    for (int i = 0; i < service->method_count(); ++i) {
+      metrics_.metrics().grpc().AddMethod({.type = service->method(i)->server_streaming() ? "server_stream" : "unary",
+                                           .service = name,
+                                           .method = service->method(i)->name()});
+    }
+  }
+  if (config_.metrics_address.empty()) return absl::OkStatus();
+  TRIMTAB_ASSIGN_OR_RETURN(metrics_port_, metrics_.metrics().Expose(config_.metrics_address));
+  return absl::OkStatus();
+}
+
 absl::Status App::Impl::OpenRegistry() {
-  absl::StatusOr<std::unique_ptr<SqliteRegistry>> registry = SqliteRegistry::Open(config_.registry, clock_);
+  absl::StatusOr<std::unique_ptr<SqliteRegistry>> registry =
+      SqliteRegistry::Open(config_.registry, clock_, &metrics_.metrics());
   if (!registry.ok()) return Annotate(registry.status(), absl::StrCat("registry ", config_.registry));
   registry_ = *std::move(registry);
   page_tokens_ = std::make_unique<PageTokenCodec>(registry_->secret());
-  publisher_ = std::make_unique<ObjectivePublisher>(*registry_, vectors_);
+  metrics_.metrics().SetRegistryRevision(registry_->revision());
+  publisher_ = std::make_unique<ObjectivePublisher>(
+      *registry_, vectors_, [this](const std::string& name, const ServedObjective* objective, double effect) {
+        metrics_.OnPublished(name, objective, effect);
+      });
   return absl::OkStatus();
 }
 
@@ -143,11 +173,14 @@ absl::Status App::Impl::LoadModels() {
     absl::StatusOr<std::shared_ptr<const LoadedModel>> model =
         LoadModel(source.id, source.path, {.precision = PrecisionOf(config_.precision)});
     if (!model.ok()) return Annotate(model.status(), absl::StrCat("model ", source.path));
-    absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(*model, EngineConfigOf(config_), clock_, nullptr);
+    const EngineConfig engine_config = EngineConfigOf(config_);
+    const int64_t context_length = ContextLength(config_, **model);
+    absl::StatusOr<std::unique_ptr<Engine>> engine =
+        Engine::Create(*model, engine_config, clock_, &metrics_.AddModel(**model, engine_config, context_length));
     if (!engine.ok()) return Annotate(engine.status(), absl::StrCat("engine of ", source.id));
     engines_.push_back(*std::move(engine));
-    models_.Add(std::make_shared<EngineModel>(*model, *engines_.back(), ContextLength(config_, **model),
-                                              suites_->names(), clock_.Now()));
+    models_.Add(
+        std::make_shared<EngineModel>(*model, *engines_.back(), context_length, suites_->names(), clock_.Now()));
     loaded_[source.id] = *std::move(model);
     TRIMTAB_RETURN_IF_ERROR(publisher_->PublishAll(ModelName(source.id)));
     LogInfo("model loaded", {{"model", source.id},
@@ -167,20 +200,23 @@ absl::Status App::Impl::StartJobs() {
                                                             [threads] {
                                                               if (threads > 0) at::set_num_threads(threads);
                                                             }},
-                                       clock_, nullptr);
+                                       clock_, &metrics_.metrics());
   gate_ = std::make_unique<DeviceGate>(
       [this] {
         return std::all_of(engines_.begin(), engines_.end(), [](const auto& engine) { return engine->idle(); });
       },
       DeviceGateConfig(), clock_);
   jobs_->set_gate([this] { gate_->Pass(); });
-  drift_ = std::make_unique<DriftRunner>(DriftRunner::Parts{.models = models_,
-                                                            .vectors = vectors_,
-                                                            .suites = *suites_,
-                                                            .registry = *registry_,
-                                                            .jobs = *jobs_,
-                                                            .clock = clock_,
-                                                            .on_drift = nullptr});
+  const auto on_drift = [this](const v1::DriftReport& report) { metrics_.OnDrift(report); };
+  drift_ = std::make_unique<DriftRunner>(DriftRunner::Parts{
+      .models = models_,
+      .vectors = vectors_,
+      .suites = *suites_,
+      .registry = *registry_,
+      .jobs = *jobs_,
+      .clock = clock_,
+      .on_drift = on_drift,
+      .on_error = [this](const v1::EvaluateDriftRequest& request) { metrics_.OnDriftError(request); }});
   fit_ = std::make_unique<FitRunner>(
       FitRunner::Parts{.registry = *registry_,
                        .methods = methods_,
@@ -194,7 +230,7 @@ absl::Status App::Impl::StartJobs() {
                          if (found == loaded_.end()) return NotFoundError(kModelNotFound, "model", ModelName(id));
                          return found->second;
                        },
-                       .on_drift = nullptr});
+                       .on_drift = on_drift});
   jobs_->Register(std::string(kFitJob), fit_->Runner());
   jobs_->Register(std::string(kDriftJob), drift_->Runner());
   return jobs_->Start();
@@ -209,6 +245,7 @@ absl::Status App::Impl::StartServices() {
   environment_.clock = &clock_;
   environment_.prep = prep_.get();
   environment_.egress = egress_.get();
+  environment_.metrics = &metrics_;
   environment_.id_prefix = absl::StrFormat("%08x", absl::Uniform<uint32_t>(absl::BitGen()));
   generation_ = std::make_unique<GenerationServiceImpl>(environment_);
   model_service_ = std::make_unique<ModelServiceImpl>(models_, *page_tokens_);
@@ -218,15 +255,14 @@ absl::Status App::Impl::StartServices() {
       DriftServiceImpl::Parts{models_, vectors_, *registry_, *jobs_, *page_tokens_, *storage_, clock_});
   operations_ = std::make_unique<OperationsServiceImpl>(
       OperationsServiceImpl::Parts{*registry_, *jobs_, *page_tokens_, *storage_, clock_});
-  std::vector<std::string> health = {kGenerationService, "trimtab.v1.ModelService", "trimtab.v1.ObjectiveService",
-                                     "trimtab.v1.DriftService", "google.longrunning.Operations"};
+  std::vector<std::string> health(std::begin(kServices), std::end(kServices));
   for (const auto& [id, model] : models_.models()) {
-    health.push_back(absl::StrCat(kGenerationService, "/", ModelName(id)));
+    health.push_back(absl::StrCat(kServices[0], "/", ModelName(id)));
   }
   TRIMTAB_ASSIGN_OR_RETURN(server_, GrpcServer::Start({.address = config_.address, .reflection = config_.reflection},
                                                       {generation_.get(), model_service_.get(), objectives_.get(),
                                                        drift_service_.get(), operations_.get()},
-                                                      std::move(health), nullptr, clock_));
+                                                      std::move(health), &metrics_.metrics().grpc(), clock_));
   server_->SetAllServing(true);
   return absl::OkStatus();
 }
@@ -235,6 +271,7 @@ void App::Impl::Drain() {
   if (std::exchange(drained_, true)) return;
   if (server_ != nullptr) {
     server_->SetAllServing(false);
+    metrics_.metrics().SetDraining(true);
     LogInfo("draining");
     absl::SleepFor(config_.drain_delay);
   }
@@ -262,7 +299,7 @@ absl::StatusOr<std::unique_ptr<App>> App::Start(const ServerConfig& config) {
 }
 
 int App::port() const { return impl_->port(); }
-int App::metrics_port() const { return 0; }
+int App::metrics_port() const { return impl_->metrics_port(); }
 void App::Drain() { impl_->Drain(); }
 
 }  // namespace trimtab

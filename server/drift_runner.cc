@@ -163,6 +163,8 @@ absl::Status DriftRunner::Fail(const JobRecord& job, const absl::Status& error) 
   failed.state = absl::IsCancelled(error) ? JobRecord::State::kCancelled : JobRecord::State::kFailed;
   failed.error = ToRpcStatus(error).SerializeAsString();
   failed.end_time = parts_.clock.Now();
+  v1::EvaluateDriftRequest request;
+  if (parts_.on_error && !absl::IsCancelled(error) && request.ParseFromString(job.request)) parts_.on_error(request);
   return parts_.registry.UpdateJob(failed);
 }
 

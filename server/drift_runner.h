@@ -30,7 +30,9 @@ class DriftRunner {
     Registry& registry;
     JobManager& jobs;
     const Clock& clock;
-    std::function<void(const v1::DriftReport& report)> on_drift;  // told about a report that a drift job stored
+    // Told about a report that a drift job stored, and about a job that failed.
+    std::function<void(const v1::DriftReport& report)> on_drift;
+    std::function<void(const v1::EvaluateDriftRequest& request)> on_error;
   };
   explicit DriftRunner(Parts parts) : parts_(std::move(parts)) {}
 

@@ -9,11 +9,19 @@
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "steering/steering_vector.h"
+#include "trimtab/v1/revision.pb.h"
 
 namespace trimtab {
 namespace {
 
 constexpr int64_t kPage = 100;
+
+// On held-out pairs, else on the validation pairs.
+double EffectOf(const RevisionRecord& revision) {
+  v1::RevisionSummary summary;
+  summary.ParseFromString(revision.summary);
+  return summary.has_held_out() ? summary.held_out().margin_gain() : summary.validation().margin_gain();
+}
 
 }  // namespace
 
@@ -22,6 +30,7 @@ absl::Status ObjectivePublisher::PublishRecord(const ObjectiveRecord& record) {
   served->name = record.name;
   served->state = static_cast<ServedObjective::State>(record.state);
   served->active_revision = record.active_revision;
+  double effect = 0;
   for (int64_t after = 0;;) {
     TRIMTAB_ASSIGN_OR_RETURN(const std::vector<RevisionRecord> revisions,
                              registry_.ListRevisions(record.name, after, kPage));
@@ -36,6 +45,7 @@ absl::Status ObjectivePublisher::PublishRecord(const ObjectiveRecord& record) {
         continue;
       }
       served->revisions[revision.revision] = *std::move(vector);
+      if (revision.revision == record.active_revision) effect = EffectOf(revision);
     }
     if (static_cast<int64_t>(revisions.size()) < kPage) break;
   }
@@ -46,7 +56,8 @@ absl::Status ObjectivePublisher::PublishRecord(const ObjectiveRecord& record) {
   }
   if (record.default_strength) served->default_strength = *record.default_strength;
   if (record.max_strength) served->max_strength = *record.max_strength;
-  vectors_.Put(std::move(served));
+  vectors_.Put(served);
+  if (observer_) observer_(record.name, served.get(), effect);
   return absl::OkStatus();
 }
 
@@ -55,6 +66,7 @@ absl::Status ObjectivePublisher::Publish(std::string_view objective) {
   const absl::StatusOr<ObjectiveRecord> record = registry_.GetObjective(objective);
   if (absl::IsNotFound(record.status())) {
     vectors_.Remove(objective);
+    if (observer_) observer_(std::string(objective), nullptr, 0);
     return absl::OkStatus();
   }
   if (!record.ok()) return record.status();

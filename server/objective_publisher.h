@@ -3,7 +3,10 @@
 #ifndef TRIMTAB_SERVER_OBJECTIVE_PUBLISHER_H_
 #define TRIMTAB_SERVER_OBJECTIVE_PUBLISHER_H_
 
+#include <functional>
+#include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -16,8 +19,13 @@ namespace trimtab {
 // Thread-safe: of two changes at once the later one is what stays published.
 class ObjectivePublisher {
  public:
-  // Both must outlive the publisher.
-  ObjectivePublisher(Registry& registry, VectorStore& vectors) : registry_(registry), vectors_(vectors) {}
+  // Told about every change that was published: the objective (null: it is gone) and the measured effect of its active
+  // revision, nats per token (0 without one).
+  using Observer = std::function<void(const std::string& name, const ServedObjective* objective, double effect)>;
+
+  // `registry` and `vectors` must outlive the publisher. `observer` may be null.
+  ObjectivePublisher(Registry& registry, VectorStore& vectors, Observer observer = nullptr)
+      : registry_(registry), vectors_(vectors), observer_(std::move(observer)) {}
 
   // Puts the objective's present state into the store, or removes it when it is gone. UNAVAILABLE when the registry
   // fails: then the store keeps what it had.
@@ -30,6 +38,7 @@ class ObjectivePublisher {
 
   Registry& registry_;
   VectorStore& vectors_;
+  const Observer observer_;
   absl::Mutex mutex_;
 };
 

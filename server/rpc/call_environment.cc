@@ -1,6 +1,20 @@
 #include "server/rpc/call_environment.h"
 
+#include <algorithm>
+
 namespace trimtab {
+
+void CallEnvironment::TellRejected(const absl::Status& error) {
+  if (metrics == nullptr || absl::IsCancelled(error) || absl::IsDeadlineExceeded(error)) return;
+  metrics->OnRejected(error);
+}
+
+void CallEnvironment::TellSteered(const SteeringPlan& plan, const std::vector<AppliedDose>& doses) {
+  if (metrics == nullptr) return;
+  for (size_t i = 0; i < std::min(plan.entries().size(), doses.size()); ++i) {
+    if (plan.entries()[i].strength != 0) metrics->OnSteered(plan.entries()[i].objective, doses[i].steered_tokens);
+  }
+}
 
 void AddApplied(const SteeringPlan& plan, const std::vector<AppliedDose>& doses,
                 google::protobuf::RepeatedPtrField<v1::AppliedSteering>* applied) {

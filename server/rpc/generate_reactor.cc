@@ -97,6 +97,7 @@ void GenerationCall::Fail(const absl::Status& status) {
     absl::MutexLock lock(&mutex_);
     finished_ = true;
   }
+  environment_.TellRejected(status);
   FinishError(ToGrpcStatus(status));
 }
 
@@ -114,6 +115,7 @@ void GenerationCall::HandleCancel() {
 }
 
 void GenerationCall::OnToken(OutputToken token) {
+  if (environment_.metrics != nullptr) environment_.metrics->AddQueuedTokens(1);
   absl::MutexLock lock(&mutex_);
   queue_.push_back(std::move(token));
   if (queue_.size() >= kMaxQueuedTokens) was_full_ = true;
@@ -175,6 +177,7 @@ void GenerationCall::Drain() {
       end.swap(end_);
       std::swap(was_full, was_full_);
     }
+    if (environment_.metrics != nullptr) environment_.metrics->AddQueuedTokens(-static_cast<int64_t>(tokens.size()));
     if (was_full) model_->Resume(engine_id_);
     for (const OutputToken& token : tokens) assembler_->Push(token, piece_);
     if (end) {
@@ -210,6 +213,7 @@ void GenerationCall::Complete(const RequestEnd& end) {
   const bool answered =
       reason == FinishReason::kStop || reason == FinishReason::kStopSequence || reason == FinishReason::kLength;
   if (answered && assembler_->stopped()) reason = FinishReason::kStopSequence;
+  environment_.TellSteered(plan_, end.doses);
   const absl::Status status = EndStatus(end);
   if (!status.ok()) return FinishError(ToGrpcStatus(status));
   piece_.set_request_id(request_id_);

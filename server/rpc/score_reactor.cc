@@ -70,6 +70,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Request>>> ScoreReactor::MakeRequests
 void ScoreReactor::Prepare() {
   absl::StatusOr<std::vector<std::unique_ptr<Request>>> requests = MakeRequests();
   if (!requests.ok()) {
+    environment_.TellRejected(requests.status());
     Finish(ToGrpcStatus(requests.status()));
     return;
   }
@@ -91,6 +92,7 @@ void ScoreReactor::Prepare() {
   for (size_t i = 0; i < count; ++i) {
     const absl::Status submitted = model_->Submit(std::move((*requests)[i]));
     if (!submitted.ok()) {
+      environment_.TellRejected(submitted);
       for (size_t j = 0; j < i; ++j) model_->Abort(ItemId(j), FinishReason::kCancelled);
       Settle(count - i, submitted);
       return;
@@ -176,6 +178,7 @@ void ScoreReactor::Complete() {
       doses[i].steered_tokens = steered;
     }
   }
+  environment_.TellSteered(plan_, doses);
   AddApplied(plan_, doses, response_->mutable_applied());
   response_->mutable_usage()->set_prompt_tokens(static_cast<int32_t>(prompt_tokens));
   response_->mutable_usage()->set_cached_prompt_tokens(static_cast<int32_t>(cached));
