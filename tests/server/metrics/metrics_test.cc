@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cctype>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -162,6 +163,16 @@ TEST_F(MetricsTest, NamesFollowTheConventions) {
       EXPECT_THAT(label, Not(testing::AnyOf("request_id", "user", "tenant", "prompt", "peer", "instance", "job")));
     }
   }
+}
+
+TEST_F(MetricsTest, PromtoolAgrees) {
+  if (std::system("promtool --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "promtool is not installed";
+  Exercise();
+  FILE* promtool = popen("promtool check metrics", "w");
+  ASSERT_NE(promtool, nullptr);
+  const std::string text = metrics_.Scrape();
+  EXPECT_EQ(fwrite(text.data(), 1, text.size(), promtool), text.size());
+  EXPECT_EQ(pclose(promtool), 0);
 }
 
 TEST_F(MetricsTest, TheSeriesAreBounded) {
