@@ -12,8 +12,8 @@ namespace trimtab {
 class LayerTap {
  public:
   virtual ~LayerTap() = default;
-  // `hidden` is [num_tokens, hidden]; returns a tensor of the same shape and type (or `hidden` itself). Must not write
-  // into `hidden`.
+  // `hidden` is [num_tokens, hidden] float32; returns a tensor of the same shape and type (or `hidden` itself). Must
+  // not write into `hidden`.
   virtual at::Tensor At(Site site, int64_t layer, at::Tensor hidden) = 0;
   // False lets a fused kernel skip the call and never changes results.
   virtual bool Wants(Site site, int64_t layer) const = 0;

@@ -1,0 +1,240 @@
+#include "models/loaded_model.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "models/layers/linear.h"
+#include "models/model_registry.h"
+#include "models/tokenizer/chat_template.h"
+#include "models/weights/file_error.h"
+#include "models/weights/gguf.h"
+#include "models/weights/safetensors.h"
+#include "models/weights/tensor_source.h"
+#include "server/base/error.h"
+#include "server/base/hash.h"
+#include "server/base/status_macros.h"
+
+namespace trimtab {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uintmax_t kMaxJsonBytes = uintmax_t{128} << 20;
+
+absl::StatusOr<std::string> ReadTextFile(const fs::path& path) {
+  std::error_code error;
+  if (fs::file_size(path, error) > kMaxJsonBytes || error) {
+    return ModelFileError(path.string(), error ? "cannot be read" : "is larger than 128 MiB");
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file.good()) return ModelFileError(path.string(), "cannot be read");
+  return std::move(text).str();
+}
+
+// Empty text when the file does not exist.
+absl::StatusOr<std::string> ReadOptionalTextFile(const fs::path& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return std::string();
+  return ReadTextFile(path);
+}
+
+absl::StatusOr<nlohmann::json> ParseObject(const std::string& text, const std::string& path) {
+  nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  if (!json.is_object()) return ModelFileError(path, "is not a JSON object");
+  return json;
+}
+
+at::ScalarType ChooseType(LoadOptions::Precision precision) {
+  switch (precision) {
+    case LoadOptions::Precision::kFloat32:
+      return at::kFloat;
+    case LoadOptions::Precision::kBFloat16:
+      return at::kBFloat16;
+    case LoadOptions::Precision::kAuto:
+      break;
+  }
+  return CpuHasNativeBFloat16() ? at::kBFloat16 : at::kFloat;
+}
+
+// The type of most bytes of the checkpoint.
+std::string MostCommonType(const TensorSource& source) {
+  std::map<std::string, uint64_t> bytes;
+  for (const std::string& name : source.names()) bytes[source.Find(name)->dtype] += source.Find(name)->bytes;
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "" : most->first;
+}
+
+std::string Fingerprint(const ModelSpec& spec, const TensorSource& source) {
+  Sha256 hash;
+  hash.UpdateField(spec.architecture);
+  for (int64_t number : {spec.vocab_size, spec.hidden_size, spec.intermediate_size, spec.num_heads, spec.num_kv_heads,
+                         spec.head_dim, spec.num_layers()}) {
+    hash.UpdateField(absl::StrCat(number));
+  }
+  hash.UpdateField(source.ContentHash());
+  return hash.FinishHex();
+}
+
+// See LoadedModel::mask_token.
+absl::StatusOr<TokenId> MaskToken(const Tokenizer& tokenizer) {
+  const std::vector<TokenId>& ends = tokenizer.end_of_generation();
+  if (const std::optional<TokenId> pad = tokenizer.pad();
+      pad && pad != tokenizer.unk() && std::find(ends.begin(), ends.end(), *pad) == ends.end()) {
+    return *pad;
+  }
+  const std::vector<TokenId> space = tokenizer.Encode(" ", Tokenizer::SpecialTokens::kPlain);
+  if (space.empty()) return absl::InvalidArgumentError("the tokenizer has no token for a space");
+  return space.front();
+}
+
+std::string TokenTextOf(const Tokenizer& tokenizer, std::optional<TokenId> token) {
+  return token ? tokenizer.TokenBytes(*token) : "";
+}
+
+absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, const ModelSpec& spec,
+                                                            const TensorSource& source, CheckpointFormat format,
+                                                            const Architecture& architecture,
+                                                            const std::string& chat_template, const std::string& path,
+                                                            const LoadOptions& options) {
+  // The table may be padded beyond the vocabulary, never the other way round.
+  if (loaded.tokenizer->vocab_size() > spec.vocab_size) {
+    return ModelFileError(path, absl::StrCat("the tokenizer has ", loaded.tokenizer->vocab_size(),
+                                             " tokens, the embedding table only ", spec.vocab_size));
+  }
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.model, architecture.load(spec, source, format, ChooseType(options.precision)));
+  std::shared_ptr<const ChatTemplate> compiled;
+  if (!chat_template.empty()) {
+    TRIMTAB_ASSIGN_OR_RETURN(
+        compiled, ChatTemplate::Create(chat_template, TokenTextOf(*loaded.tokenizer, loaded.tokenizer->bos()),
+                                       TokenTextOf(*loaded.tokenizer, loaded.tokenizer->eos())));
+  }
+  loaded.prompts = std::make_shared<PromptBuilder>(loaded.tokenizer, std::move(compiled), loaded.tokenizer->add_bos());
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.mask_token, MaskToken(*loaded.tokenizer));
+  loaded.fingerprint = Fingerprint(spec, source);
+  loaded.quantization = MostCommonType(source);
+  return std::make_shared<const LoadedModel>(std::move(loaded));
+}
+
+absl::StatusOr<std::optional<TokenId>> OptionalToken(const GgufFile& file, std::string_view key) {
+  if (!file.Has(key)) return std::optional<TokenId>();
+  TRIMTAB_ASSIGN_OR_RETURN(const int64_t value, file.GetInt(key));
+  if (value < 0 || value > std::numeric_limits<TokenId>::max()) {
+    return ModelFileError(file.path(), absl::StrCat("key ", QuoteName(key), " is not a token id"));
+  }
+  return std::optional<TokenId>(static_cast<TokenId>(value));
+}
+
+absl::StatusOr<GgufVocabulary> ReadVocabulary(const GgufFile& file) {
+  GgufVocabulary vocabulary;
+  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.model, file.GetString("tokenizer.ggml.model"));
+  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.pre, file.GetStringOr("tokenizer.ggml.pre", "default"));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::vector<std::string_view> tokens, file.GetStrings("tokenizer.ggml.tokens"));
+  vocabulary.tokens.assign(tokens.begin(), tokens.end());
+  if (file.Has("tokenizer.ggml.token_type")) {
+    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<int64_t> types, file.GetInts("tokenizer.ggml.token_type"));
+    vocabulary.token_types.assign(types.begin(), types.end());
+  }
+  if (file.Has("tokenizer.ggml.merges")) {
+    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<std::string_view> merges, file.GetStrings("tokenizer.ggml.merges"));
+    vocabulary.merges.assign(merges.begin(), merges.end());
+  }
+  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.bos, OptionalToken(file, "tokenizer.ggml.bos_token_id"));
+  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.eos, OptionalToken(file, "tokenizer.ggml.eos_token_id"));
+  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.pad, OptionalToken(file, "tokenizer.ggml.padding_token_id"));
+  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.unk, OptionalToken(file, "tokenizer.ggml.unknown_token_id"));
+  if (file.Has("tokenizer.ggml.add_bos_token")) {
+    TRIMTAB_ASSIGN_OR_RETURN(vocabulary.add_bos, file.GetBool("tokenizer.ggml.add_bos_token"));
+  }
+  return vocabulary;
+}
+
+absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadGguf(const std::string& id, const std::string& path,
+                                                            const LoadOptions& options) {
+  TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string_view name, file->GetString("general.architecture"));
+  TRIMTAB_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(CheckpointFormat::kGguf, name));
+  TRIMTAB_ASSIGN_OR_RETURN(const ModelSpec spec, architecture->spec_from_gguf(*file));
+  LoadedModel loaded;
+  loaded.id = id;
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.display_name, file->GetStringOr("general.name", fs::path(path).stem().string()));
+  TRIMTAB_ASSIGN_OR_RETURN(GgufVocabulary vocabulary, ReadVocabulary(*file));
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.tokenizer, Tokenizer::FromGguf(std::move(vocabulary)));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string_view chat_template, file->GetStringOr("tokenizer.chat_template", ""));
+  const std::shared_ptr<const TensorSource> source = MakeTensorSource(file);
+  return Assemble(std::move(loaded), spec, *source, CheckpointFormat::kGguf, *architecture, std::string(chat_template),
+                  path, options);
+}
+
+// The chat template of a Hugging Face folder: chat_template.jinja, else the key of tokenizer_config.json, which is a
+// text or a list of named templates.
+absl::StatusOr<std::string> ReadChatTemplate(const fs::path& folder, const nlohmann::json& tokenizer_config) {
+  TRIMTAB_ASSIGN_OR_RETURN(std::string text, ReadOptionalTextFile(folder / "chat_template.jinja"));
+  if (!text.empty() || !tokenizer_config.contains("chat_template")) return text;
+  const nlohmann::json& value = tokenizer_config["chat_template"];
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_array()) {
+    for (const nlohmann::json& entry : value) {
+      if (entry.is_object() && entry.value("name", nlohmann::json()) == "default" && entry.contains("template") &&
+          entry["template"].is_string()) {
+        return entry["template"].get<std::string>();
+      }
+    }
+  }
+  return ModelFileError((folder / "tokenizer_config.json").string(),
+                        "\"chat_template\" is neither a text nor a list "
+                        "with a \"default\" template");
+}
+
+absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadFolder(const std::string& id, const std::string& path,
+                                                              const LoadOptions& options) {
+  const fs::path folder(path);
+  const std::string config_path = (folder / "config.json").string();
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string config_text, ReadTextFile(config_path));
+  TRIMTAB_ASSIGN_OR_RETURN(const nlohmann::json config, ParseObject(config_text, config_path));
+  std::string name;
+  if (config.contains("architectures") && config["architectures"].is_array() && !config["architectures"].empty() &&
+      config["architectures"][0].is_string()) {
+    name = config["architectures"][0].get<std::string>();
+  }
+  TRIMTAB_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(CheckpointFormat::kHuggingFace, name));
+  TRIMTAB_ASSIGN_OR_RETURN(const ModelSpec spec, architecture->spec_from_config(config, config_path));
+  LoadedModel loaded;
+  loaded.id = id;
+  loaded.display_name = fs::path(path).lexically_normal().filename().string();
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string tokenizer_json, ReadTextFile(folder / "tokenizer.json"));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string tokenizer_config, ReadOptionalTextFile(folder / "tokenizer_config.json"));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string generation, ReadOptionalTextFile(folder / "generation_config.json"));
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.tokenizer,
+                           Tokenizer::FromHuggingFaceJson(tokenizer_json, tokenizer_config, generation));
+  nlohmann::json parsed = nlohmann::json::object();
+  if (!tokenizer_config.empty()) {
+    TRIMTAB_ASSIGN_OR_RETURN(parsed, ParseObject(tokenizer_config, (folder / "tokenizer_config.json").string()));
+  }
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string chat_template, ReadChatTemplate(folder, parsed));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const SafetensorsCheckpoint> checkpoint,
+                           SafetensorsCheckpoint::Open(path));
+  const std::shared_ptr<const TensorSource> source = MakeTensorSource(checkpoint);
+  return Assemble(std::move(loaded), spec, *source, CheckpointFormat::kHuggingFace, *architecture, chat_template, path,
+                  options);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const std::string& id, const std::string& path,
+                                                             const LoadOptions& options) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) return LoadFolder(id, path, options);
+  if (fs::exists(path, error)) return LoadGguf(id, path, options);
+  return absl::NotFoundError(absl::StrCat(path, " does not exist: give a GGUF file or a Hugging Face folder"));
+}
+
+}  // namespace trimtab

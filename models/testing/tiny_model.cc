@@ -1,0 +1,123 @@
+#include "models/testing/tiny_model.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/randn.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace trimtab {
+namespace {
+
+constexpr int64_t kVocabulary = 260;  // 256 bytes, four added tokens
+
+template <typename T>
+T OrDie(absl::StatusOr<T> value) {
+  if (!value.ok()) {
+    std::fprintf(stderr, "tiny model: %s\n", value.status().ToString().c_str());
+    std::abort();
+  }
+  return *std::move(value);
+}
+
+// The characters that stand for bytes in byte-level vocabularies (Radford et al. 2019), as UTF-8.
+std::vector<std::string> ByteCharacters() {
+  std::vector<std::string> characters;
+  int shifted = 0;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    const int code = printable ? byte : 256 + shifted++;
+    if (code < 128) {
+      characters.push_back(std::string(1, static_cast<char>(code)));
+    } else {
+      characters.push_back({static_cast<char>(0xC0 | (code >> 6)), static_cast<char>(0x80 | (code & 0x3F))});
+    }
+  }
+  return characters;
+}
+
+}  // namespace
+
+ModelSpec TinyModelSpec(const TinyModelOptions& options) {
+  ModelSpec spec;
+  spec.architecture = "llama";
+  spec.vocab_size = kVocabulary;
+  spec.hidden_size = options.hidden_size;
+  spec.intermediate_size = 2 * options.hidden_size;
+  spec.num_heads = options.num_heads;
+  spec.num_kv_heads = options.num_kv_heads;
+  spec.head_dim = options.hidden_size / options.num_heads;
+  spec.context_length = options.context_length;
+  spec.tied_embeddings = true;
+  spec.layers.assign(static_cast<size_t>(options.num_layers), LayerSpec{});
+  return spec;
+}
+
+DecoderModelWeights TinyModelWeights(const ModelSpec& spec, uint64_t seed, at::ScalarType dtype) {
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  const auto random = [&](int64_t rows, int64_t columns, double scale) {
+    return (at::randn({rows, columns}, generator, at::kFloat) * scale).to(dtype);
+  };
+  const auto norm = [&] { return at::randn({spec.hidden_size}, generator, at::kFloat) * 0.1 + 1.0; };
+  const int64_t hidden = spec.hidden_size, q = spec.num_heads * spec.head_dim, kv = spec.num_kv_heads * spec.head_dim;
+  const double in = 1 / std::sqrt(static_cast<double>(hidden));
+  DecoderModelWeights weights;
+  weights.embedding = random(spec.vocab_size, hidden, 1);
+  weights.final_norm = norm();
+  for (int64_t layer = 0; layer < spec.num_layers(); ++layer) {
+    DecoderLayerWeights block;
+    block.attention_norm = norm();
+    block.qkv = Linear(random(q + 2 * kv, hidden, 2 * in));
+    block.attention_output = Linear(random(hidden, q, in));
+    block.mlp_norm = norm();
+    block.gate_up = Linear(random(2 * spec.intermediate_size, hidden, in));
+    block.down = Linear(random(hidden, spec.intermediate_size, in));
+    weights.layers.push_back(std::move(block));
+  }
+  return weights;
+}
+
+std::shared_ptr<const CausalModel> MakeTinyModel(const TinyModelOptions& options) {
+  ModelSpec spec = TinyModelSpec(options);
+  DecoderModelWeights weights = TinyModelWeights(spec, options.seed, options.dtype);
+  return MakeDecoderModel(std::move(spec), std::move(weights));
+}
+
+std::shared_ptr<const Tokenizer> TinyTokenizer() {
+  GgufVocabulary vocabulary{.model = "gpt2", .pre = "smollm", .tokens = ByteCharacters()};
+  vocabulary.token_types.assign(256, 1);
+  for (const char* added : {"<|end|>", "<|user|>", "<|assistant|>", "<|pad|>"}) {
+    vocabulary.tokens.push_back(added);
+    vocabulary.token_types.push_back(3);
+  }
+  vocabulary.eos = 256;
+  vocabulary.pad = 259;
+  vocabulary.add_bos = false;
+  return OrDie(Tokenizer::FromGguf(std::move(vocabulary)));
+}
+
+std::shared_ptr<const LoadedModel> MakeTinyLoadedModel(const TinyModelOptions& options) {
+  LoadedModel loaded;
+  loaded.id = "tiny";
+  loaded.display_name = "Tiny random Llama";
+  loaded.fingerprint = absl::StrCat("tiny-", options.num_layers, "-", options.hidden_size, "-", options.seed);
+  loaded.quantization = "F32";
+  loaded.model = MakeTinyModel(options);
+  loaded.tokenizer = TinyTokenizer();
+  loaded.mask_token = 259;
+  std::shared_ptr<const ChatTemplate> chat = OrDie(ChatTemplate::Create(
+      "{% for message in messages %}{{ '<|user|>' if message.role == 'user' else '<|assistant|>' }}"
+      "{{ message.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+      "", "<|end|>"));
+  loaded.prompts = std::make_shared<PromptBuilder>(loaded.tokenizer, std::move(chat), /*add_bos=*/false);
+  return std::make_shared<const LoadedModel>(std::move(loaded));
+}
+
+}  // namespace trimtab
