@@ -9,6 +9,7 @@
 #include "server/base/error.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
+#include "server/part_of_job.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/proto_time.h"
 #include "server/rpc/validate.h"
@@ -132,16 +133,15 @@ absl::Status DriftRunner::Run(const JobRecord& job, JobContext& context) const {
   TRIMTAB_ASSIGN_OR_RETURN(const DriftCall call, ParseEvaluateDriftRequest(request));
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<ServedModel> model, parts_.models.Find(call.model));
   TRIMTAB_ASSIGN_OR_RETURN(const SteeringPlan plan, ResolvePlan(parts_.vectors, model->fingerprint(), call.steering));
-  TRIMTAB_ASSIGN_OR_RETURN(const v1::DriftReport report, Evaluate(request, plan, job.target, context));
+  PartOfJob whole(context, "", 0, 1);
+  TRIMTAB_ASSIGN_OR_RETURN(const v1::DriftReport report, Evaluate(request, plan, job.target, whole));
+  JobProgress last = whole.last();
+  last.phase = JobPhase::kPersisting;
+  context.Report(last);
   JobRecord done = job;
   done.state = JobRecord::State::kSucceeded;
   done.end_time = parts_.clock.Now();
-  done.metadata = Metadata(job, {.progress = {.phase = JobPhase::kPersisting,
-                                              .completed = report.items(),
-                                              .total = report.items(),
-                                              .fraction = 1},
-                                 .create_time = job.create_time,
-                                 .update_time = done.end_time});
+  done.metadata.clear();  // the last progress stands
   google::protobuf::Any result;
   result.PackFrom(report);
   done.result = result.SerializeAsString();

@@ -11,10 +11,10 @@
 #include "server/base/log.h"
 #include "server/base/resource_name.h"
 #include "server/base/status_macros.h"
+#include "server/part_of_job.h"
 #include "server/rpc/field_checker.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/proto_time.h"
-#include "server/rpc/resource_id.h"
 #include "server/rpc/validate.h"
 #include "steering/model_probe.h"
 #include "trimtab/v1/objective.pb.h"
@@ -26,33 +26,7 @@ namespace {
 constexpr int64_t kNeutralTokens = 768;
 constexpr int64_t kNeutralChunk = 128;
 // Share of a job's time that the drift evaluation of a registration takes, about.
-constexpr double kDriftShare = 0.5;
-
-// One part of a job as a job of its own: progress is mapped into [begin, end] of the whole, partial results are kept
-// apart by a prefix.
-class PartOfJob final : public JobContext {
- public:
-  PartOfJob(JobContext& whole, std::string prefix, double begin, double end)
-      : whole_(whole), prefix_(std::move(prefix)), begin_(begin), end_(end) {}
-
-  absl::Status Checkpoint() override { return whole_.Checkpoint(); }
-  void Report(const JobProgress& progress) override {
-    JobProgress mapped = progress;
-    mapped.fraction = begin_ + (end_ - begin_) * progress.fraction;
-    whole_.Report(mapped);
-  }
-  absl::Status SavePartial(std::string_view key, std::string_view bytes) override {
-    return whole_.SavePartial(prefix_ + std::string(key), bytes);
-  }
-  absl::StatusOr<std::optional<std::string>> LoadPartial(std::string_view key) override {
-    return whole_.LoadPartial(prefix_ + std::string(key));
-  }
-
- private:
-  JobContext& whole_;
-  const std::string prefix_;
-  const double begin_, end_;
-};
+constexpr double kDriftShare = 0.1;
 
 void SetEffect(const EffectSummary& effect, float strength, v1::EffectSummary& proto) {
   proto.set_accuracy_before(effect.accuracy_before);
@@ -66,14 +40,25 @@ void SetEffect(const EffectSummary& effect, float strength, v1::EffectSummary& p
   proto.set_strength(strength);
 }
 
+// The report that a fit job makes has the job's own id.
+std::string DriftReportOf(const JobRecord& job) {
+  const std::optional<ObjectiveId> objective = ParseObjectiveName(job.target);
+  const std::optional<std::string> operation = ParseOperationName(job.name);
+  if (!objective || !operation) return "";
+  return DriftReportId{.model = objective->model, .report = *operation}.name();
+}
+
 std::string Metadata(const JobRecord& job, const JobProgressSnapshot& snapshot) {
   const JobProgress& progress = snapshot.progress;
   v1::RegisterObjectiveMetadata metadata;
   metadata.set_objective(job.target);
   // JobPhase has the values of the API.
   metadata.set_phase(static_cast<v1::RegisterObjectiveMetadata::Phase>(progress.phase));
-  metadata.set_completed_pairs(static_cast<int32_t>(progress.completed));
-  metadata.set_total_pairs(static_cast<int32_t>(progress.total));
+  // What drift counts is not pairs.
+  if (progress.phase != JobPhase::kDrift) {
+    metadata.set_completed_pairs(static_cast<int32_t>(progress.completed));
+    metadata.set_total_pairs(static_cast<int32_t>(progress.total));
+  }
   metadata.set_completed_percent(static_cast<float>(100 * progress.fraction));
   if (snapshot.eta < absl::InfiniteDuration()) *metadata.mutable_eta() = ToProto(snapshot.eta);
   *metadata.mutable_create_time() = ToProto(snapshot.create_time);
@@ -83,6 +68,8 @@ std::string Metadata(const JobRecord& job, const JobProgressSnapshot& snapshot) 
     failure.set_code(static_cast<int32_t>(absl::StatusCode::kInvalidArgument));
     failure.set_message(absl::StrCat(item, ": ", reason));
   }
+  v1::RegisterObjectiveRequest request;
+  if (request.ParseFromString(job.request) && request.evaluate_drift()) metadata.set_drift_report(DriftReportOf(job));
   return metadata.SerializeAsString();
 }
 
@@ -189,7 +176,7 @@ absl::StatusOr<FitResult> FitRunner::Fit(const Task& task, JobContext& job) cons
 }
 
 absl::StatusOr<v1::DriftReport> FitRunner::MeasureDrift(const Task& task, const FitResult& result,
-                                                        JobContext& job) const {
+                                                        const JobRecord& record, JobContext& job) const {
   const SteeringVectorSpec& spec = result.vector->spec();
   const SteeringPlan plan({{.vector = result.vector,
                             .objective = task.objective.name,
@@ -203,9 +190,7 @@ absl::StatusOr<v1::DriftReport> FitRunner::MeasureDrift(const Task& task, const 
   selection.set_strength(spec.default_strength);
   selection.set_apply_to(static_cast<v1::ApplyTo>(spec.apply_to));
   PartOfJob measuring(job, "drift/", 1 - kDriftShare, 1);
-  return parts_.drift.Evaluate(
-      request, plan,
-      DriftReportId{.model = task.id.model, .report = NewResourceId("report", parts_.clock.Now())}.name(), measuring);
+  return parts_.drift.Evaluate(request, plan, DriftReportOf(record), measuring);
 }
 
 absl::Status FitRunner::Run(const JobRecord& job, JobContext& context) const {
@@ -219,7 +204,7 @@ absl::Status FitRunner::Run(const JobRecord& job, JobContext& context) const {
 
   std::optional<v1::DriftReport> drift;
   if (task.with_drift) {
-    absl::StatusOr<v1::DriftReport> measured = MeasureDrift(task, result, context);
+    absl::StatusOr<v1::DriftReport> measured = MeasureDrift(task, result, job, context);
     if (absl::IsCancelled(measured.status()) || absl::IsUnavailable(measured.status())) return measured.status();
     if (measured.ok()) {
       drift = *std::move(measured);
@@ -241,25 +226,16 @@ absl::Status FitRunner::Commit(const Task& task, const FitResult& result, const 
   JobRecord done = job;
   done.state = JobRecord::State::kSucceeded;
   done.end_time = parts_.clock.Now();
+  done.metadata.clear();   // the last progress stands
   v1::Objective response;  // OperationsService shows the stored objective in its place
   response.set_name(task.objective.name);
   google::protobuf::Any any;
   any.PackFrom(response);
   done.result = any.SerializeAsString();
-  v1::RegisterObjectiveMetadata metadata;
-  metadata.set_objective(task.objective.name);
-  metadata.set_phase(v1::RegisterObjectiveMetadata::PHASE_PERSISTING);
-  metadata.set_completed_pairs(static_cast<int32_t>(task.objective.pair_count));
-  metadata.set_total_pairs(static_cast<int32_t>(task.objective.pair_count));
-  metadata.set_completed_percent(100);
-  *metadata.mutable_create_time() = ToProto(job.create_time);
-  *metadata.mutable_update_time() = ToProto(done.end_time);
   std::optional<DriftRecord> drift_record;
   if (drift) {
-    metadata.set_drift_report(drift->name());
     drift_record = {.name = drift->name(), .report = drift->SerializeAsString(), .create_time = done.end_time};
   }
-  done.metadata = metadata.SerializeAsString();
   std::vector<AttributionRecord> attributions;
   for (const PairAttribution& attribution : result.report.attributions) {
     attributions.push_back({attribution.pair_index, ToProto(attribution).SerializeAsString()});

@@ -67,7 +67,8 @@ class FitRunner {
   absl::Status Run(const JobRecord& job, JobContext& context) const;
   absl::StatusOr<Task> Load(const JobRecord& job) const;
   absl::StatusOr<FitResult> Fit(const Task& task, JobContext& job) const;
-  absl::StatusOr<v1::DriftReport> MeasureDrift(const Task& task, const FitResult& result, JobContext& job) const;
+  absl::StatusOr<v1::DriftReport> MeasureDrift(const Task& task, const FitResult& result, const JobRecord& record,
+                                               JobContext& job) const;
   absl::Status Commit(const Task& task, const FitResult& result, const v1::RevisionSummary& summary,
                       const std::optional<v1::DriftReport>& drift, const JobRecord& job) const;
   absl::Status Fail(const JobRecord& job, const absl::Status& error) const;
