@@ -28,10 +28,13 @@ struct EngineConfig {
   int64_t max_waiting_requests = 256;  // beyond it Submit answers QUEUE_FULL
   int64_t max_step_tokens = 512;       // token budget of a step: bounds the wait that a long prompt causes
   int64_t steering_slots = 64;
-  int64_t max_context = 0;                           // 0: the model's context length
+  int64_t max_context = 0;  // 0: the model's context length; the cache's capacity bounds it too
   absl::Duration stall_timeout = absl::Seconds(30);  // a consumer that takes nothing for so long is cancelled
   bool prefix_caching = true;
-  int num_threads = 0;  // intra-op threads of the engine's steps; 0: all cores
+  // Intra-op threads of the engine's steps; 0: ATen's default, all cores. ATen has one such number per process: setting
+  // it here also sets it for threads that use ATen for the first time later; a job worker that wants another sets its
+  // own.
+  int num_threads = 0;
 };
 
 // A snapshot for GetModel and tests.
@@ -57,7 +60,7 @@ class Engine final : public Scorer {
   absl::Status Submit(std::unique_ptr<Request> request);
   // Ends a request within one step with `reason` (kCancelled, kDeadline or kStopSequence). Unknown ids are ignored.
   void Abort(const std::string& id, FinishReason reason);
-  // A consumer that was not Ready is again.
+  // A consumer that was not Ready is again. With any id: the engine looks at the clock again.
   void Resume(const std::string& id);
 
   absl::StatusOr<std::vector<ScoreOutcome>> Score(std::vector<ScoreItem> items) override;

@@ -28,7 +28,7 @@ struct SamplingParams {
   float repetition_penalty = 1;  // > 0; applied to tokens of the prompt and the output
   uint64_t seed = 0;      // the same seed, request and weights give the same tokens whatever else is in the batch
   int32_t logprobs = -1;  // -1: none; n: the token's own and the n most likely ones, n <= 20
-  std::vector<TokenId> end_tokens;  // any of them ends the output (not part of the text); empty with ignore_eos
+  std::vector<TokenId> end_tokens;  // any of them ends the output: not delivered, not counted; empty with ignore_eos
 };
 
 enum class FinishReason { kStop = 1, kStopSequence = 2, kLength = 3, kCancelled = 4, kDeadline = 5, kError = 6 };
@@ -48,7 +48,9 @@ struct RequestUsage {
   int64_t prompt_tokens = 0, cached_prompt_tokens = 0, output_tokens = 0;
 };
 
-// Per entry of the plan: how many token positions were steered, and the mean over them and over layers of |u| / |h|.
+// Per entry of the plan: how many token positions were steered, and the mean over them and over the steered layers of
+// |u| / |h|, where u is the whole edit of the position, all its entries together. Positions whose cache blocks were
+// shared count as steered; the mean is over those that this request computed.
 struct AppliedDose {
   int64_t steered_tokens = 0;
   float mean_relative_dose = 0;

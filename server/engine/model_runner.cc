@@ -1,0 +1,182 @@
+#include "server/engine/model_runner.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <new>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "server/base/error.h"
+#include "server/base/log.h"
+
+namespace trimtab {
+namespace {
+
+// Rows of logits held at a time: a score request of a long text needs one per token.
+constexpr int64_t kLogitsRows = 64;
+
+// Adds up the time that another tap takes.
+class TimedTap final : public LayerTap {
+ public:
+  explicit TimedTap(LayerTap& tap) : tap_(tap) {}
+  at::Tensor At(Site site, int64_t layer, at::Tensor hidden) override {
+    const auto begin = std::chrono::steady_clock::now();
+    at::Tensor result = tap_.At(site, layer, std::move(hidden));
+    elapsed_ += std::chrono::steady_clock::now() - begin;
+    return result;
+  }
+  bool Wants(Site site, int64_t layer) const override { return tap_.Wants(site, layer); }
+  absl::Duration elapsed() const { return absl::FromChrono(elapsed_); }
+
+ private:
+  LayerTap& tap_;
+  std::chrono::steady_clock::duration elapsed_{0};
+};
+
+StepResult Failed(const StepPlan& plan, absl::Status status) {
+  StepResult result;
+  result.failed = true;
+  result.items.resize(plan.items.size());
+  for (StepItemResult& item : result.items) item.status = status;
+  return result;
+}
+
+absl::Status OutOfMemory() {
+  return ReasonError(absl::StatusCode::kResourceExhausted, kDeviceOutOfMemory,
+                     "the device ran out of memory during the step: retry later or with a shorter prompt");
+}
+
+absl::Status NonFinite() {
+  return ReasonError(absl::StatusCode::kInternal, kNonFinite,
+                     "the model's activations for this request are not finite: lower the steering strength");
+}
+
+bool IsOutOfMemory(std::string_view message) {
+  return message.find("allocate memory") != std::string_view::npos ||
+         message.find("not enough memory") != std::string_view::npos ||
+         message.find("out of memory") != std::string_view::npos;
+}
+
+}  // namespace
+
+ModelRunner::ModelRunner(const CausalModel& model, AttentionBackend& attention, const SteeringBank& bank,
+                         int64_t block_size)
+    : model_(model), attention_(attention), bank_(bank), block_size_(block_size), sampler_(model.spec().vocab_size) {}
+
+StepResult ModelRunner::Execute(const StepPlan& plan) {
+  std::string message;
+  try {
+    return Run(plan);
+  } catch (const std::bad_alloc&) {
+    return Failed(plan, OutOfMemory());
+  } catch (const c10::Error& error) {
+    message = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    message = error.what();
+  }
+  LogError("a step failed", {{"error", message}, {"sequences", absl::StrCat(plan.items.size())}});
+  if (IsOutOfMemory(message)) return Failed(plan, OutOfMemory());
+  return Failed(plan,
+                ReasonError(absl::StatusCode::kInternal, kInternal, "the model failed in this step: see the log"));
+}
+
+StepResult ModelRunner::Run(const StepPlan& plan) {
+  at::NoGradGuard no_grad;
+  const StepBatch batch = BuildBatch(plan, block_size_);
+  StepResult result;
+  result.items.resize(plan.items.size());
+  at::Tensor hidden = model_.Embed(batch.token_ids);  // [num_tokens, hidden]
+  if (batch.steering.empty()) {
+    IdentityTap tap;
+    hidden = model_.Forward(std::move(hidden), {batch.layout, attention_, tap});
+  } else {
+    SteeringTap tap(bank_, batch.steering);
+    TimedTap timed(tap);
+    hidden = model_.Forward(std::move(hidden), {batch.layout, attention_, timed});
+    result.steering_duration = timed.elapsed();
+    ReadTap(plan, batch, tap, result);
+  }
+  if (!batch.logits_rows.empty()) Sample(plan, batch, hidden, result);
+  return result;
+}
+
+void ModelRunner::ReadTap(const StepPlan& plan, const StepBatch& batch, const SteeringTap& tap,
+                          StepResult& result) const {
+  int64_t row = 0;
+  for (size_t i = 0; i < plan.items.size(); ++i) {
+    const StepItem& item = plan.items[i];
+    const int64_t begin = row;
+    row += item.length;
+    if (!item.sequence->steered()) continue;
+    // Layers that a row's entries steer, by the set of its entries.
+    std::array<int64_t, 1 << kMaxSelections> layers;
+    layers.fill(-1);
+    result.items[i].row_dose.resize(item.length, 0.0f);
+    for (int64_t r = begin; r < row; ++r) {
+      if (tap.row_nonfinite()[r]) {
+        result.items[i].status = NonFinite();
+        ++result.nonfinite_rows;
+      }
+      const SteeringRows::Entry* entries = &batch.steering.entries[r * kMaxSelections];
+      size_t mask = 0;
+      for (int j = 0; j < kMaxSelections; ++j) mask |= static_cast<size_t>(entries[j].slot >= 0) << j;
+      int64_t& count = layers[mask];
+      if (count < 0) {
+        count = 0;
+        for (int64_t layer = 0; layer < bank_.num_layers(); ++layer) {
+          count += std::any_of(entries, entries + kMaxSelections, [&](const SteeringRows::Entry& entry) {
+            return entry.slot >= 0 && bank_.steers(entry.slot, layer);
+          });
+        }
+      }
+      if (count > 0) result.items[i].row_dose[r - begin] = tap.row_dose()[r] / static_cast<float>(count);
+    }
+  }
+}
+
+void ModelRunner::Sample(const StepPlan& plan, const StepBatch& batch, const at::Tensor& hidden, StepResult& result) {
+  const int64_t num_rows = static_cast<int64_t>(batch.logits_rows.size());
+  const int64_t vocab = model_.spec().vocab_size;
+  const at::Tensor rows = at::tensor(batch.logits_rows, at::kLong);  // [num_rows]
+  at::Tensor logits;                                                 // [at most kLogitsRows, vocab] float32
+  int64_t next = 0;                                                  // row of `rows`
+  for (size_t i = 0; i < plan.items.size(); ++i) {
+    const StepItem& item = plan.items[i];
+    const Request& request = *item.sequence->request;
+    StepItemResult& outcome = result.items[i];
+    for (int64_t position = item.end() - item.logits_rows(); position < item.end(); ++position, ++next) {
+      if (next % kLogitsRows == 0) {
+        const int64_t count = std::min(kLogitsRows, num_rows - next);
+        logits = model_.Logits(at::index_select(hidden, 0, rows.narrow(0, next, count))).contiguous();
+      }
+      if (!outcome.status.ok()) continue;
+      const absl::Span<const float> row(logits.data_ptr<float>() + (next % kLogitsRows) * vocab, vocab);
+      if (request.score) {
+        const int64_t index = position + 1 - request.prompt_length;
+        absl::StatusOr<ScoredToken> scored =
+            sampler_.Score(row, request.tokens[position + 1], request.score_top,
+                           request.score_watch.empty() ? absl::Span<const TokenId>()
+                                                       : absl::MakeConstSpan(request.score_watch[index]));
+        outcome.status = scored.status();
+        if (scored.ok()) outcome.scored.push_back(*std::move(scored));
+      } else {
+        absl::StatusOr<OutputToken> token =
+            sampler_.Sample(row, request.sampling, item.sequence->tokens, item.sequence->output_tokens());
+        outcome.status = token.status();
+        if (token.ok()) outcome.token = *std::move(token);
+      }
+      if (!outcome.status.ok()) ++result.nonfinite_rows;
+    }
+  }
+}
+
+}  // namespace trimtab

@@ -1,0 +1,586 @@
+#include "server/engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <new>
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include "server/base/error.h"
+#include "server/engine/engine_metrics.h"
+#include "tests/server/engine/engine_testing.h"
+
+namespace trimtab {
+namespace {
+
+EngineConfig Config(int64_t blocks = 64) {
+  EngineConfig config;
+  config.block_size = 4;
+  config.kv_cache_bytes = blocks * config.block_size * TinyLoadedModel()->model->spec().kv_bytes_per_token(4);
+  config.steering_slots = 8;
+  return config;
+}
+
+class EngineTest : public testing::Test {
+ protected:
+  std::unique_ptr<Engine> Make(const EngineConfig& config, EngineMetrics* metrics = nullptr) {
+    return *Engine::Create(model_, config, clock_, metrics);
+  }
+  std::string Reason(const absl::Status& status) { return GetErrorDetail(status).reason; }
+
+  const std::shared_ptr<const LoadedModel> model_ = TinyLoadedModel();
+  ManualClock clock_;
+};
+
+// Eight requests that differ in prompt, plan, length and sampling.
+std::vector<std::unique_ptr<Request>> MixedRequests() {
+  const auto a = TinyVector(1), b = TinyVector(2), c = TinyVector(3);
+  std::vector<PlannedSteering> several;
+  for (const auto& vector : {a, b, c, a}) {
+    several.push_back({.vector = vector,
+                       .objective = "o",
+                       .revision = 1,
+                       .strength = 0.1f * (1 + several.size()),
+                       .apply_to = static_cast<ApplyTo>(1 + several.size() % 3)});
+  }
+  const std::vector<SteeringPlan> plans = {{},
+                                           OneVector(a, 0.4f, ApplyTo::kAll),
+                                           OneVector(a, -0.4f, ApplyTo::kAll),
+                                           {},
+                                           OneVector(b, 0.3f, ApplyTo::kResponse),
+                                           OneVector(c, 0.5f, ApplyTo::kFromLastPrompt),
+                                           OneVector(b, 0, ApplyTo::kAll),
+                                           SteeringPlan(several)};
+  std::vector<std::unique_ptr<Request>> requests;
+  for (size_t i = 0; i < plans.size(); ++i) {
+    auto request =
+        MakeRequest("mixed " + std::to_string(i), RandomTokens(5 + 4 * static_cast<int64_t>(i), 10 + i % 3), plans[i]);
+    request->sampling.logprobs = 2;
+    request->sampling.max_output_tokens = 10 + static_cast<int64_t>(i);
+    if (i % 2 == 1) {
+      request->sampling.temperature = 1;
+      request->sampling.top_p = 0.9f;
+      request->sampling.seed = i;
+    }
+    if (i == 3) request->sampling.repetition_penalty = 1.5f;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+void ExpectEqual(const Answer& answer, const Answer& expected, float tolerance) {
+  EXPECT_EQ(answer.tokens, expected.tokens);
+  EXPECT_EQ(answer.end.reason, expected.end.reason);
+  ASSERT_EQ(answer.logprobs.size(), expected.logprobs.size());
+  for (size_t i = 0; i < expected.logprobs.size(); ++i) {
+    EXPECT_NEAR(answer.logprobs[i], expected.logprobs[i], tolerance);
+  }
+}
+
+TEST_F(EngineTest, GreedyTokensAreThoseOfDenseForwardPasses) {
+  const auto engine = Make(Config());
+  for (const SteeringPlan& plan :
+       {SteeringPlan(), OneVector(TinyVector(1), 0.4f, ApplyTo::kAll),
+        OneVector(TinyVector(1), 0.4f, ApplyTo::kFromLastPrompt), OneVector(TinyVector(2), 0.4f, ApplyTo::kResponse)}) {
+    const std::vector<TokenId> prompt = RandomTokens(9, 5);
+    const Answer answer = RunOne(*engine, MakeRequest("a", prompt, plan));
+    EXPECT_EQ(answer.tokens, DenseGreedy(*model_, prompt, plan, 12));
+    EXPECT_EQ(answer.end.reason, FinishReason::kLength);
+    EXPECT_EQ(answer.end.usage.output_tokens, 12);
+  }
+}
+
+TEST_F(EngineTest, MixedBatchGivesEachRequestWhatItGetsAlone) {
+  std::vector<Answer> alone;
+  for (std::unique_ptr<Request>& request : MixedRequests()) {
+    const auto engine = Make(Config());
+    alone.push_back(RunOne(*engine, std::move(request)));
+  }
+  const auto engine = Make(Config());
+  const std::vector<Answer> together = RunAll(*engine, MixedRequests());
+  for (size_t i = 0; i < alone.size(); ++i) {
+    SCOPED_TRACE(i);
+    ASSERT_TRUE(alone[i].end.status.ok());
+    ExpectEqual(together[i], alone[i], 2e-4f);
+    ASSERT_EQ(together[i].end.doses.size(), alone[i].end.doses.size());
+    for (size_t j = 0; j < alone[i].end.doses.size(); ++j) {
+      EXPECT_EQ(together[i].end.doses[j].steered_tokens, alone[i].end.doses[j].steered_tokens);
+      EXPECT_NEAR(together[i].end.doses[j].mean_relative_dose, alone[i].end.doses[j].mean_relative_dose, 1e-3);
+    }
+  }
+}
+
+TEST_F(EngineTest, ChunksAndPreemptionChangeNothing) {
+  const auto whole = Make(Config());
+  const std::vector<Answer> expected = RunAll(*whole, MixedRequests());
+  EngineConfig config = Config();
+  config.max_step_tokens = 3;
+  const auto chunked = Make(config);
+  const std::vector<Answer> chunks = RunAll(*chunked, MixedRequests());
+  const auto tight = Make(Config(/*blocks=*/14));
+  const std::vector<Answer> preempted = RunAll(*tight, MixedRequests());
+  EXPECT_GT(tight->stats().preemptions, 0);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    SCOPED_TRACE(i);
+    ExpectEqual(chunks[i], expected[i], 2e-4f);
+    ExpectEqual(preempted[i], expected[i], 2e-4f);
+  }
+}
+
+TEST_F(EngineTest, StrengthZeroIsBitIdenticalToUnsteered) {
+  const auto run = [&](const SteeringPlan& plan, bool among_others) {
+    const auto engine = Make(Config(128));
+    std::vector<std::unique_ptr<Request>> requests;
+    if (among_others) requests = MixedRequests();
+    auto request = MakeRequest("twin", RandomTokens(17, 3), plan);
+    request->sampling.logprobs = 5;
+    requests.push_back(std::move(request));
+    return RunAll(*engine, std::move(requests)).back();
+  };
+  const SteeringPlan zero = OneVector(TinyVector(1), 0, ApplyTo::kAll);
+  for (const bool among_others : {false, true}) {
+    const Answer plain = run({}, among_others), twin = run(zero, among_others);
+    EXPECT_EQ(twin.tokens, plain.tokens);
+    EXPECT_EQ(twin.logprobs, plain.logprobs) << "bit by bit";
+    ASSERT_EQ(twin.end.doses.size(), 1);
+    EXPECT_EQ(twin.end.doses[0].steered_tokens, 0);
+  }
+}
+
+TEST_F(EngineTest, SeedsReproduceWhateverElseRuns) {
+  const auto request = [](uint64_t seed) {
+    auto request = MakeRequest("seeded " + std::to_string(seed), RandomTokens(9, 4));
+    request->sampling.temperature = 1.3f;
+    request->sampling.seed = seed;
+    return request;
+  };
+  const auto engine = Make(Config());
+  const Answer alone = RunOne(*engine, request(7));
+  std::vector<std::unique_ptr<Request>> requests = MixedRequests();
+  requests.push_back(request(7));
+  requests.push_back(request(8));
+  const std::vector<Answer> together = RunAll(*engine, std::move(requests));
+  EXPECT_EQ(together[together.size() - 2].tokens, alone.tokens);
+  EXPECT_NE(together.back().tokens, alone.tokens);
+}
+
+TEST_F(EngineTest, ReportsTheDoseThatWasApplied) {
+  const auto engine = Make(Config());
+  for (const auto& [apply_to, steered] :
+       {std::pair{ApplyTo::kAll, 9 + 11}, std::pair{ApplyTo::kFromLastPrompt, 12}, std::pair{ApplyTo::kResponse, 11}}) {
+    const Answer answer =
+        RunOne(*engine, MakeRequest("a", RandomTokens(9, 5), OneVector(TinyVector(1), 0.25f, apply_to)));
+    ASSERT_EQ(answer.end.doses.size(), 1);
+    EXPECT_EQ(answer.end.doses[0].steered_tokens, steered) << "the last token is not computed";
+    EXPECT_NEAR(answer.end.doses[0].mean_relative_dose, 0.25, 1e-3) << "relative strength is the dose";
+  }
+}
+
+TEST_F(EngineTest, ScoresEqualTeacherForcedDensePasses) {
+  EngineConfig config = Config();
+  config.max_step_tokens = 7;  // continuations are cut into chunks
+  const auto engine = Make(config);
+  std::vector<ScoreItem> items;
+  for (int i = 0; i < 12; ++i) {
+    ScoreItem item;
+    item.tokens = RandomTokens(14, 1);  // prompts are shared
+    item.prompt_length = 1 + i;
+    item.tokens.back() = i;
+    if (i % 3 != 0) item.plan = OneVector(TinyVector(1 + i % 2), 0.3f, static_cast<ApplyTo>(1 + i % 3));
+    item.top = i % 2 == 0 ? 3 : 0;
+    if (i == 4) item.watch.assign(item.tokens.size() - item.prompt_length, {5, 6});
+    items.push_back(std::move(item));
+  }
+  const auto outcomes = engine->Score(items);
+  ASSERT_TRUE(outcomes.ok()) << outcomes.status();
+  ASSERT_EQ(outcomes->size(), items.size());
+  for (size_t i = 0; i < items.size(); ++i) {
+    const ScoreItem& item = items[i];
+    const auto expected = DenseLogprobs(*model_, item.tokens, item.prompt_length, item.plan);
+    ASSERT_EQ((*outcomes)[i].tokens.size(), item.tokens.size() - item.prompt_length);
+    for (size_t j = 0; j < (*outcomes)[i].tokens.size(); ++j) {
+      const ScoredToken& scored = (*outcomes)[i].tokens[j];
+      const std::vector<float>& row = expected[item.prompt_length - 1 + j];
+      EXPECT_EQ(scored.token, item.tokens[item.prompt_length + j]);
+      EXPECT_NEAR(scored.logprob, row[scored.token], 2e-4) << "item " << i << ", token " << j;
+      const float best = *std::max_element(row.begin(), row.end());
+      EXPECT_EQ(scored.is_greedy, row[scored.token] == best);
+      ASSERT_EQ(scored.top.size(), static_cast<size_t>(item.top));
+      if (item.top > 0) {
+        EXPECT_NEAR(scored.top[0].logprob, best, 2e-4);
+      }
+      ASSERT_EQ(scored.watched.size(), i == 4 ? 2u : 0u);
+      if (i == 4) {
+        EXPECT_NEAR(scored.watched[1], row[6], 2e-4);
+      }
+    }
+  }
+  EXPECT_GT((*outcomes)[11].cached_prompt_tokens, 0);
+}
+
+TEST_F(EngineTest, ScoreFailsAsAWhole) {
+  const auto engine = Make(Config());
+  std::vector<ScoreItem> items(3);
+  for (ScoreItem& item : items) {
+    item.tokens = {1, 2, 3};
+    item.prompt_length = 2;
+  }
+  items[1].tokens = {1, 2, 1'000'000};
+  EXPECT_EQ(Reason(engine->Score(items).status()), kFieldInvalid);
+  items[1].tokens = {1, 2, 3};
+  EXPECT_TRUE(engine->Score(items).ok());
+  EXPECT_TRUE(engine->Score({})->empty());
+  engine->Drain(clock_.Now());
+  EXPECT_EQ(Reason(engine->Score(items).status()), kShuttingDown);
+}
+
+TEST_F(EngineTest, EndTokensEndTheOutput) {
+  const auto engine = Make(Config());
+  const std::vector<TokenId> prompt = RandomTokens(9, 5);
+  const std::vector<TokenId> tokens = DenseGreedy(*model_, prompt, {}, 12);
+  auto request = MakeRequest("a", prompt);
+  request->sampling.end_tokens = {tokens[4]};
+  const Answer answer = RunOne(*engine, std::move(request));
+  const auto first = std::find(tokens.begin(), tokens.end(), tokens[4]);
+  EXPECT_EQ(answer.tokens, std::vector<TokenId>(tokens.begin(), first));
+  EXPECT_EQ(answer.end.reason, FinishReason::kStop);
+}
+
+TEST_F(EngineTest, CancelEndsWithinOneStep) {
+  const auto engine = Make(Config());
+  for (const FinishReason reason : {FinishReason::kCancelled, FinishReason::kStopSequence}) {
+    auto request = MakeRequest("a", RandomTokens(9, 5));
+    request->sampling.max_output_tokens = 60;
+    SinkOf(*request)->on_token = [&](int64_t count) {
+      if (count == 3) engine->Abort("a", reason);
+    };
+    const Answer answer = RunOne(*engine, std::move(request));
+    EXPECT_EQ(answer.end.reason, reason);
+    EXPECT_EQ(answer.tokens.size(), 3);
+    EXPECT_EQ(answer.end.status.ok(), reason == FinishReason::kStopSequence);
+  }
+  engine->Abort("never", FinishReason::kCancelled);
+  engine->Drain(absl::InfiniteFuture());
+  EXPECT_EQ(engine->stats().running, 0);
+  EXPECT_EQ(engine->stats().free_blocks, engine->stats().total_blocks);
+}
+
+TEST_F(EngineTest, DeadlineEndsTheRequest) {
+  const auto engine = Make(Config());
+  auto request = MakeRequest("a", RandomTokens(9, 5));
+  request->sampling.max_output_tokens = 60;
+  request->deadline = clock_.Now() + absl::Seconds(5);
+  SinkOf(*request)->on_token = [&](int64_t count) {
+    if (count == 4) clock_.Advance(absl::Seconds(5));
+  };
+  const Answer answer = RunOne(*engine, std::move(request));
+  EXPECT_EQ(answer.end.reason, FinishReason::kDeadline);
+  EXPECT_EQ(Reason(answer.end.status), kDeadlineExceeded);
+  EXPECT_EQ(answer.tokens.size(), 4);
+  auto late = MakeRequest("b", RandomTokens(9, 5));
+  late->deadline = clock_.Now();
+  EXPECT_EQ(engine->Submit(std::move(late)).code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST_F(EngineTest, RefusesWhatItCannotServe) {
+  EngineConfig config = Config(4);
+  const auto engine = Make(config);
+  EXPECT_EQ(Reason(engine->Submit(MakeRequest("a", {1, -5}))), kFieldInvalid);
+  EXPECT_EQ(Reason(engine->Submit(MakeRequest("a", RandomTokens(16, 1)))), kKvCacheTooSmall);
+  const int64_t context = model_->model->spec().context_length;
+  const ErrorDetail detail = GetErrorDetail(engine->Submit(MakeRequest("a", RandomTokens(context, 1))));
+  EXPECT_EQ(detail.reason, kPromptTooLong);
+  EXPECT_EQ(detail.metadata.at("limit"), std::to_string(context - 1));
+  EXPECT_TRUE(engine->idle());
+  const Answer answer = RunOne(*engine, MakeRequest("a", RandomTokens(15, 1)));
+  EXPECT_EQ(answer.end.reason, FinishReason::kLength) << "the cache's capacity ends the output";
+  EXPECT_EQ(answer.tokens.size(), 1);
+}
+
+TEST_F(EngineTest, RefusesConfigurationsThatCannotWork) {
+  for (auto change : std::vector<std::function<void(EngineConfig&)>>{
+           [](EngineConfig& c) { c.block_size = 0; }, [](EngineConfig& c) { c.max_running_requests = 0; },
+           [](EngineConfig& c) { c.max_waiting_requests = 0; }, [](EngineConfig& c) { c.max_step_tokens = 0; },
+           [](EngineConfig& c) { c.steering_slots = 3; }, [](EngineConfig& c) { c.kv_cache_bytes = 100; }}) {
+    EngineConfig config = Config();
+    change(config);
+    EXPECT_EQ(Engine::Create(model_, config, clock_, nullptr).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+// Holds the engine's thread at its first token until told to go on.
+struct Gate {
+  void Hold(WaitingSink& sink) {
+    sink.on_token = [this](int64_t count) {
+      if (count != 1) return;
+      reached.Notify();
+      open.WaitForNotification();
+    };
+  }
+  absl::Notification reached, open;
+};
+
+TEST_F(EngineTest, BoundsTheQueueAndRefusesDuplicateIds) {
+  EngineConfig config = Config();
+  config.max_waiting_requests = 2;
+  const auto engine = Make(config);
+  EXPECT_TRUE(engine->idle());
+  Gate gate;
+  auto first = MakeRequest("first", RandomTokens(5, 1));
+  const auto first_sink = SinkOf(*first);
+  gate.Hold(*first_sink);
+  ASSERT_TRUE(engine->Submit(std::move(first)).ok());
+  gate.reached.WaitForNotification();
+  EXPECT_FALSE(engine->idle());
+  EXPECT_EQ(Reason(engine->Submit(MakeRequest("first", {1}))), kFieldInvalid);
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  for (const char* id : {"second", "third"}) {
+    auto request = MakeRequest(id, RandomTokens(5, 1));
+    sinks.push_back(SinkOf(*request));
+    ASSERT_TRUE(engine->Submit(std::move(request)).ok());
+  }
+  const absl::Status full = engine->Submit(MakeRequest("fourth", RandomTokens(5, 1)));
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Reason(full), kQueueFull);
+  EXPECT_TRUE(GetErrorDetail(full).retry_after.has_value());
+  gate.open.Notify();
+  first_sink->Wait();
+  for (const auto& sink : sinks) EXPECT_TRUE(sink->Wait().status.ok());
+  EXPECT_TRUE(RunOne(*engine, MakeRequest("first", RandomTokens(5, 1))).end.status.ok()) << "ids can be used again";
+  EXPECT_TRUE(engine->idle());
+}
+
+TEST_F(EngineTest, SlowConsumersPauseResumeAndStallOut) {
+  const auto engine = Make(Config());
+  auto slow = MakeRequest("slow", RandomTokens(9, 5));
+  const auto sink = SinkOf(*slow);
+  sink->SetLimit(2);
+  ASSERT_TRUE(engine->Submit(std::move(slow)).ok());
+  EXPECT_EQ(RunOne(*engine, MakeRequest("other", RandomTokens(9, 6))).tokens.size(), 12) << "others go on";
+  EXPECT_EQ(sink->tokens().size(), 2) << "no more than it can take";
+  while (engine->stats().running != 1) std::this_thread::yield();  // it keeps its blocks
+  sink->SetLimit(5);
+  engine->Resume("slow");
+  RunOne(*engine, MakeRequest("other", RandomTokens(9, 6)));
+  EXPECT_EQ(sink->ids(), DenseGreedy(*model_, RandomTokens(9, 5), {}, 5));
+  clock_.Advance(absl::Seconds(31));
+  engine->Resume("slow");
+  const RequestEnd end = sink->Wait();
+  EXPECT_EQ(end.reason, FinishReason::kCancelled);
+  EXPECT_EQ(end.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(end.usage.output_tokens, 5);
+}
+
+TEST_F(EngineTest, DrainLetsRequestsFinishAndRefusesNewOnes) {
+  const auto engine = Make(Config());
+  Gate gate;
+  auto request = MakeRequest("a", RandomTokens(5, 1));
+  const auto sink = SinkOf(*request);
+  gate.Hold(*sink);
+  ASSERT_TRUE(engine->Submit(std::move(request)).ok());
+  gate.reached.WaitForNotification();
+  std::thread drain([&] { engine->Drain(absl::InfiniteFuture()); });
+  while (Reason(engine->Submit(MakeRequest("b", {1}))) != kShuttingDown) std::this_thread::yield();
+  gate.open.Notify();
+  drain.join();
+  EXPECT_EQ(sink->tokens().size(), 12);
+  EXPECT_EQ(sink->Wait().reason, FinishReason::kLength);
+  engine->Drain(absl::InfiniteFuture());
+}
+
+TEST_F(EngineTest, DrainAbortsAtItsDeadline) {
+  const auto engine = Make(Config());
+  auto request = MakeRequest("stuck", RandomTokens(5, 1));
+  const auto sink = SinkOf(*request);
+  sink->SetLimit(1);
+  ASSERT_TRUE(engine->Submit(std::move(request)).ok());
+  engine->Drain(clock_.Now());
+  const RequestEnd end = sink->Wait();
+  EXPECT_EQ(end.reason, FinishReason::kCancelled);
+  EXPECT_EQ(Reason(end.status), kShuttingDown);
+}
+
+TEST_F(EngineTest, DestructionEndsEverything) {
+  auto engine = Make(Config());
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  for (std::unique_ptr<Request>& request : MixedRequests()) {
+    sinks.push_back(SinkOf(*request));
+    sinks.back()->SetLimit(1);
+    ASSERT_TRUE(engine->Submit(std::move(request)).ok());
+  }
+  engine.reset();
+  for (const auto& sink : sinks) EXPECT_EQ(Reason(sink->Wait().status), kShuttingDown);
+}
+
+TEST_F(EngineTest, NonFiniteActivationsEndOneRequestOnly) {
+  const auto engine = Make(Config(/*blocks=*/12));
+  const SteeringPlan absurd = OneVector(TinyVector(1, StrengthMode::kAbsolute), 1e38f, ApplyTo::kAll);
+  const std::vector<TokenId> prompt = RandomTokens(13, 5);
+  for (int round = 0; round < 3; ++round) {  // also after its cache blocks were given to others
+    std::vector<std::unique_ptr<Request>> requests;
+    requests.push_back(MakeRequest("bad", prompt, absurd));
+    requests.push_back(MakeRequest("good", prompt));
+    const std::vector<Answer> answers = RunAll(*engine, std::move(requests));
+    EXPECT_EQ(answers[0].end.reason, FinishReason::kError);
+    EXPECT_EQ(Reason(answers[0].end.status), kNonFinite);
+    EXPECT_TRUE(answers[1].end.status.ok());
+    EXPECT_EQ(answers[1].tokens, DenseGreedy(*model_, prompt, {}, 12));
+  }
+  EXPECT_TRUE(engine->stats().healthy);
+}
+
+// The tiny model, except that it throws when told to.
+class FaultyModel final : public CausalModel {
+ public:
+  explicit FaultyModel(std::shared_ptr<const CausalModel> model) : model_(std::move(model)) {}
+  const ModelSpec& spec() const override { return model_->spec(); }
+  at::ScalarType dtype() const override { return model_->dtype(); }
+  at::Tensor Embed(const at::Tensor& ids) const override { return model_->Embed(ids); }
+  at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const override {
+    if (fault == 1) throw std::bad_alloc();
+    TORCH_CHECK(fault != 2, "a kernel failed");
+    TORCH_CHECK(fault != 3, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte");
+    return model_->Forward(std::move(embeddings), context);
+  }
+  at::Tensor Logits(const at::Tensor& hidden) const override { return model_->Logits(hidden); }
+
+  mutable std::atomic<int> fault{0};
+
+ private:
+  const std::shared_ptr<const CausalModel> model_;
+};
+
+TEST_F(EngineTest, FailedStepsEndTheirRequestsAndTheEngineGoesOn) {
+  auto faulty = std::make_shared<FaultyModel>(model_->model);
+  auto loaded = std::make_shared<LoadedModel>(*model_);
+  loaded->model = faulty;
+  const auto engine = *Engine::Create(loaded, Config(), clock_, nullptr);
+  const std::vector<TokenId> prompt = RandomTokens(9, 5);
+  for (const auto& [fault, reason] :
+       {std::pair{1, kDeviceOutOfMemory}, std::pair{2, kInternal}, std::pair{3, kDeviceOutOfMemory}}) {
+    faulty->fault = fault;
+    const Answer failed = RunOne(*engine, MakeRequest("a", prompt));
+    EXPECT_EQ(failed.end.reason, FinishReason::kError);
+    EXPECT_EQ(Reason(failed.end.status), reason);
+    faulty->fault = 0;
+    EXPECT_EQ(RunOne(*engine, MakeRequest("a", prompt)).tokens, DenseGreedy(*model_, prompt, {}, 12));
+  }
+  EXPECT_TRUE(engine->stats().healthy);
+  faulty->fault = 2;
+  absl::Status status;
+  for (int i = 0; i < 20 && status.ok(); ++i) {
+    auto request = MakeRequest("a", prompt);
+    const auto sink = SinkOf(*request);
+    status = engine->Submit(std::move(request));
+    if (status.ok()) sink->Wait();
+  }
+  EXPECT_EQ(Reason(status), kEngineUnhealthy);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(engine->stats().healthy);
+}
+
+// Sums what it is told. Engine thread; read after Drain.
+struct SumMetrics final : EngineMetrics {
+  void OnStep(const StepObservation& step) override {
+    prefill += step.prefill_tokens;
+    decode += step.decode_tokens;
+    steered += step.steered_output_tokens;
+    unsteered += step.unsteered_output_tokens;
+    steering_time += step.steering_duration;
+    step_time += step.duration;
+  }
+  void OnQueues(const QueueObservation& queues) override { last_queues = queues; }
+  void OnInterTokenLatency(bool, absl::Duration) override { ++gaps; }
+  void OnRequestEnd(const RequestObservation& request) override {
+    ++ended;
+    output += request.usage.output_tokens;
+  }
+  void OnPrefixLookup(int64_t queried, int64_t hit) override {
+    prefix_queried += queried;
+    prefix_hit += hit;
+  }
+  void OnPreemption() override { ++preemptions; }
+  void OnStall() override { ++stalls; }
+  void OnBank(int64_t, int64_t misses, int64_t, int64_t, int64_t bytes) override {
+    bank_misses = misses;
+    bank_bytes = bytes;
+  }
+  int64_t prefill = 0, decode = 0, steered = 0, unsteered = 0, gaps = 0, ended = 0, output = 0, prefix_queried = 0,
+          prefix_hit = 0, preemptions = 0, stalls = 0, bank_misses = 0, bank_bytes = 0;
+  absl::Duration steering_time, step_time;
+  QueueObservation last_queues;
+};
+
+TEST_F(EngineTest, MetricsAddUp) {
+  SumMetrics metrics;
+  const auto engine = Make(Config(), &metrics);
+  const auto plan = OneVector(TinyVector(1), 0.4f, ApplyTo::kAll);
+  RunOne(*engine, MakeRequest("a", RandomTokens(9, 5)));
+  RunOne(*engine, MakeRequest("b", RandomTokens(9, 5)));
+  RunOne(*engine, MakeRequest("c", RandomTokens(9, 5), plan));
+  engine->Drain(absl::InfiniteFuture());
+  EXPECT_EQ(metrics.prefill, 9 + 1 + 9);
+  EXPECT_EQ(metrics.decode, 3 * 11);
+  EXPECT_EQ(metrics.unsteered, 24);
+  EXPECT_EQ(metrics.steered, 12);
+  EXPECT_EQ(metrics.gaps, 3 * 11);
+  EXPECT_EQ(metrics.ended, 3);
+  EXPECT_EQ(metrics.output, 36);
+  EXPECT_EQ(metrics.prefix_queried, 27);
+  EXPECT_EQ(metrics.prefix_hit, 8);
+  EXPECT_EQ(metrics.bank_misses, 1);
+  EXPECT_GT(metrics.bank_bytes, 0);
+  EXPECT_GT(metrics.steering_time, absl::ZeroDuration());
+  EXPECT_LT(metrics.steering_time, metrics.step_time);
+  EXPECT_EQ(metrics.last_queues.running, 0);
+  EXPECT_EQ(metrics.last_queues.used_blocks, 0);
+  EXPECT_EQ(engine->stats().prefix_cache_hit_tokens, 8);
+}
+
+// Many threads at the engine's door at once; every accepted request ends once.
+TEST_F(EngineTest, ConcurrentCallersEndExactlyOnce) {
+  EngineConfig config = Config(24);
+  config.max_waiting_requests = 8;
+  const auto engine = Make(config);
+  std::atomic<int> accepted{0}, ended{0};
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 4; ++t) {
+    callers.emplace_back([&, t] {
+      for (int i = 0; i < 12; ++i) {
+        const std::string id = std::to_string(t) + "/" + std::to_string(i);
+        auto request = MakeRequest(id, RandomTokens(3 + i, t % 2));
+        if (i % 3 == 0) request->plan = OneVector(TinyVector(i % 2), 0.2f, ApplyTo::kAll);
+        request->priority = static_cast<Priority>(1 + i % 3);
+        const auto sink = SinkOf(*request);
+        if (!engine->Submit(std::move(request)).ok()) continue;
+        ++accepted;
+        if (i % 4 == 1) engine->Abort(id, FinishReason::kCancelled);
+        engine->Resume(id);
+        engine->stats();
+        engine->idle();
+        sink->Wait();
+        ++ended;
+      }
+    });
+  }
+  callers.emplace_back([&] {
+    std::vector<ScoreItem> items(10);
+    for (size_t i = 0; i < items.size(); ++i) {
+      items[i].tokens = RandomTokens(8, static_cast<uint32_t>(i % 3));
+      items[i].prompt_length = 5;
+    }
+    EXPECT_TRUE(engine->Score(std::move(items)).ok());
+  });
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(accepted, ended);
+  EXPECT_GT(accepted, 0);
+  engine->Drain(absl::InfiniteFuture());
+  EXPECT_EQ(engine->stats().free_blocks, engine->stats().total_blocks);
+  EXPECT_TRUE(engine->idle());
+}
+
+}  // namespace
+}  // namespace trimtab
