@@ -120,4 +120,13 @@ float StabilityOf(const LayerEvidence& evidence, const LayerDirection& direction
       config.seed()));
 }
 
+double Agreement(const LayerEvidence& evidence) {
+  std::vector<size_t> all(evidence.weights.size());
+  std::iota(all.begin(), all.end(), 0);
+  const Sample sample = Select(evidence, all, /*sides=*/false);
+  if (sample.rows.size(0) == 0) return 1;
+  const at::Tensor agrees = at::matmul(sample.rows, sample.gradient) > 0;
+  return agrees.sum().item<double>() / static_cast<double>(sample.rows.size(0));
+}
+
 }  // namespace trimtab

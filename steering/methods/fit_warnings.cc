@@ -12,6 +12,7 @@ using methods::v1::GrainsConfig;
 
 // Below these, agreement of the pairs predicts that steering is unreliable (steering.md A6).
 constexpr float kMinCosineToMean = 0.5f, kMinStability = 0.7f;
+constexpr double kMinAgreement = 0.6;
 constexpr int64_t kFewPairs = 20;
 constexpr double kLowConfidenceShare = 0.25;
 
@@ -72,6 +73,12 @@ std::vector<std::string> FitWarnings(const FitFindings& f) {
   const auto disagree = [&](const LayerDirection& d) { return from_deltas && d.cosine_to_mean < kMinCosineToMean; };
   if (std::any_of(f.directions.begin(), f.directions.end(), disagree)) {
     warnings.push_back("The pairs disagree about the direction (cosine to their mean below 0.5).");
+  }
+  if (f.agreement < kMinAgreement) {
+    warnings.push_back(absl::StrFormat(
+        "Masking moves only %.0f %% of the pairs the way of the preference's gradient: the prompts may not be what the "
+        "preference hangs on.",
+        100 * f.agreement));
   }
   const auto unstable = [](const LayerDirection& d) { return d.bootstrap_stability < kMinStability; };
   if (std::any_of(f.directions.begin(), f.directions.end(), unstable)) {

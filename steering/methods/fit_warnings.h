@@ -16,6 +16,7 @@ struct FitFindings {
   const FitReport& report;
   const std::vector<LayerDirection>& directions;
   int64_t left_out = 0;
+  double agreement = 1;  // of the pairs' deltas with the mean gradient (Agreement)
   int64_t training = 0;
   bool reversed = false;
   bool over_budget = false;

@@ -30,7 +30,7 @@ using methods::v1::GrainsConfig;
 
 constexpr size_t kMinRows = 4;           // pairs with a delta that a decomposition needs
 constexpr size_t kMaxControlPairs = 24;  // the random control runs on no more
-constexpr double kCandidateDepths[] = {0.4, 0.475, 0.55, 0.625, 0.7};
+constexpr double kCandidateDepths[] = {0.5, 0.6, 0.7};
 
 // Layers to measure at, ascending.
 absl::StatusOr<std::vector<int64_t>> ChooseLayers(const GrainsConfig& config, int64_t num_layers) {
@@ -145,6 +145,10 @@ class Fitter {
     std::vector<const EncodedPair*> control = pairs_.held_out.empty() ? ValidationPairs() : Pointers(pairs_.held_out);
     if (control.size() > kMaxControlPairs) control.resize(kMaxControlPairs);
     return control;
+  }
+
+  const LayerEvidence& EvidenceAt(int64_t layer) const {
+    return *std::find_if(evidence_.begin(), evidence_.end(), [&](const LayerEvidence& e) { return e.layer == layer; });
   }
 
   double TotalCost() const {
@@ -265,6 +269,7 @@ class Fitter {
                                    .report = report,
                                    .directions = search_.directions,
                                    .left_out = pairs_.left_out,
+                                   .agreement = Agreement(EvidenceAt(search_.directions.front().layer)),
                                    .training = static_cast<int64_t>(pairs_.training.size()),
                                    .reversed = search_.reversed,
                                    .over_budget = search_.over_budget,

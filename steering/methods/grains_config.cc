@@ -112,7 +112,7 @@ void SetCommon(GrainsConfig& c) {
   c.set_delta_position(GrainsConfig::DELTA_POSITION_LAST_PROMPT);
   c.set_norm(GrainsConfig::NORM_PRESERVE);
   c.set_validation_fraction(0.2f);
-  c.set_max_kl(0.1f);
+  c.set_max_kl(0.2f);
   c.set_seed(0);
   c.set_max_pair_tokens(1024);
   c.set_random_directions(20);

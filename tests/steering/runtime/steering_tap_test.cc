@@ -1,0 +1,174 @@
+#include "steering/runtime/steering_tap.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "tests/steering/testing/vectors.h"
+
+namespace trimtab {
+namespace {
+
+constexpr int64_t kLayers = 3, kHidden = 37;  // not a multiple of any vector width
+
+at::Tensor Activations(int64_t rows, at::ScalarType type) {
+  at::Tensor values = at::zeros({rows, kHidden});
+  std::mt19937 generator(3);
+  std::normal_distribution<float> normal(0, 5);
+  for (int64_t i = 0; i < values.numel(); ++i) values.data_ptr<float>()[i] = normal(generator);
+  return values.to(type);
+}
+
+SteeringRows Rows(int64_t count) {
+  SteeringRows rows;
+  rows.entries.resize(static_cast<size_t>(count * kMaxSelections));
+  return rows;
+}
+
+class SteeringTapTest : public ::testing::Test {
+ protected:
+  SteeringTapTest() {
+    for (uint32_t seed : {1u, 2u, 3u}) vectors_.push_back(RandomVector({1}, kHidden, seed));
+    SteeringVectorSpec spec = RandomSpec({1}, kHidden, 4);
+    spec.operation = Operation::kAdd;
+    spec.strength_mode = StrengthMode::kAbsolute;
+    spec.max_strength = 100;
+    vectors_.push_back(*SteeringVector::Create(spec));
+    for (const auto& vector : vectors_) slots_.push_back(*bank_.Acquire(vector));
+  }
+  static void Set(SteeringRows& rows, int64_t row, int place, int32_t slot, float strength) {
+    rows.entries[static_cast<size_t>(row * kMaxSelections + place)] = {slot, strength};
+  }
+  at::Tensor Direction(int v) const {
+    return at::from_blob(const_cast<float*>(vectors_[v]->spec().layers[0].direction.data()), {kHidden}).clone();
+  }
+
+  SteeringBank bank_{4, kLayers, kHidden};
+  std::vector<std::shared_ptr<const SteeringVector>> vectors_;  // 0-2 relative, norm kept; 3 absolute, added
+  std::vector<int32_t> slots_;
+};
+
+TEST_F(SteeringTapTest, WantsOnlyLayersThatSomeRowSteers) {
+  SteeringRows rows = Rows(2);
+  EXPECT_FALSE(SteeringTap(bank_, rows).Wants(Site::kBlockOutput, 1));
+  Set(rows, 1, 0, slots_[0], 0);
+  EXPECT_FALSE(SteeringTap(bank_, rows).Wants(Site::kBlockOutput, 1));
+  Set(rows, 1, 0, slots_[0], 0.1f);
+  SteeringTap tap(bank_, rows);
+  EXPECT_TRUE(tap.Wants(Site::kBlockOutput, 1));
+  EXPECT_FALSE(tap.Wants(Site::kBlockOutput, 0));
+  EXPECT_FALSE(tap.Wants(Site::kMlpOutput, 1));
+  EXPECT_FALSE(SteeringTap(bank_, SteeringRows()).Wants(Site::kBlockOutput, 1));
+}
+
+TEST_F(SteeringTapTest, MatchesTheFormulaAndKeepsTheNorm) {
+  for (const auto& [type, tolerance] : {std::pair{at::kFloat, 1e-5}, std::pair{at::kBFloat16, 1e-2}}) {
+    const at::Tensor hidden = Activations(5, type);
+    const at::Tensor before = hidden.clone();
+    SteeringRows rows = Rows(5);
+    Set(rows, 2, 1, slots_[1], -0.3f);
+    SteeringTap tap(bank_, rows);
+    const at::Tensor out = tap.At(Site::kBlockOutput, 1, hidden);
+    EXPECT_TRUE(at::equal(hidden, before)) << "the input was written to";
+    const at::Tensor h = hidden[2].to(at::kDouble);
+    at::Tensor expected = h + h.norm() * -0.3 * Direction(1).to(at::kDouble);
+    expected = expected * (h.norm() / expected.norm());
+    EXPECT_LT((out[2].to(at::kDouble) - expected).norm().item<double>(), tolerance * h.norm().item<double>());
+    EXPECT_NEAR(out[2].to(at::kDouble).norm().item<double>() / h.norm().item<double>(), 1, tolerance);
+    for (int64_t row : {0, 1, 3, 4}) EXPECT_TRUE(at::equal(out[row], hidden[row]));
+    EXPECT_NEAR(tap.row_dose()[2], 0.3f, 1e-5);
+    EXPECT_EQ(tap.row_dose()[1], 0);
+  }
+}
+
+TEST_F(SteeringTapTest, StrengthZeroIsBitIdentical) {
+  const at::Tensor hidden = Activations(3, at::kBFloat16);
+  SteeringRows rows = Rows(3);
+  Set(rows, 0, 0, slots_[0], 0);
+  Set(rows, 1, 0, slots_[0], 0.1f);
+  SteeringTap tap(bank_, rows);
+  const at::Tensor out = tap.At(Site::kBlockOutput, 1, hidden);
+  EXPECT_TRUE(at::equal(out[0], hidden[0]));
+  EXPECT_FALSE(at::equal(out[1], hidden[1]));
+  EXPECT_TRUE(at::equal(tap.At(Site::kBlockOutput, 2, hidden), hidden));
+}
+
+TEST_F(SteeringTapTest, SumsFirstThenRescalesOnce) {
+  const at::Tensor hidden = Activations(1, at::kFloat);
+  SteeringRows rows = Rows(1);
+  Set(rows, 0, 0, slots_[0], 0.4f);
+  Set(rows, 0, 2, slots_[1], -0.2f);
+  Set(rows, 0, 3, slots_[2], 0.3f);
+  SteeringTap tap(bank_, rows);
+  const at::Tensor out = tap.At(Site::kBlockOutput, 1, hidden)[0];
+  const at::Tensor h = hidden[0].to(at::kDouble);
+  const at::Tensor u = h.norm() * (0.4 * Direction(0) - 0.2 * Direction(1) + 0.3 * Direction(2)).to(at::kDouble);
+  const at::Tensor expected = (h + u) * (h.norm() / (h + u).norm());
+  EXPECT_LT((out.to(at::kDouble) - expected).norm().item<double>(), 1e-5 * h.norm().item<double>());
+  EXPECT_NEAR(tap.row_dose()[0], (u.norm() / h.norm()).item<double>(), 1e-5);
+}
+
+TEST_F(SteeringTapTest, AbsoluteAddLeavesTheNormToTheEdit) {
+  const at::Tensor hidden = Activations(1, at::kFloat);
+  SteeringRows rows = Rows(1);
+  Set(rows, 0, 0, slots_[3], 7);
+  SteeringTap tap(bank_, rows);
+  const at::Tensor out = tap.At(Site::kBlockOutput, 1, hidden)[0];
+  EXPECT_LT((out - (hidden[0] + 7 * Direction(3))).norm().item<float>(), 1e-4);
+  // One vector that keeps the norm is enough to restore it.
+  Set(rows, 0, 1, slots_[0], 0.1f);
+  SteeringTap mixed(bank_, rows);
+  EXPECT_NEAR(mixed.At(Site::kBlockOutput, 1, hidden)[0].norm().item<float>(), hidden[0].norm().item<float>(), 1e-3);
+}
+
+TEST_F(SteeringTapTest, AMixedBatchGivesEachRowWhatItGetsAlone) {
+  constexpr int64_t kRows = 300;  // more than one thread's share
+  for (at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor hidden = Activations(kRows, type);
+    SteeringRows rows = Rows(kRows);
+    std::mt19937 random(9);
+    for (int64_t row = 0; row < kRows; ++row) {
+      for (int place = 0; place < kMaxSelections; ++place) {
+        if (random() % 3 != 0) continue;
+        Set(rows, row, place, slots_[random() % slots_.size()], static_cast<float>(random() % 5) * 0.1f - 0.2f);
+      }
+    }
+    SteeringTap together(bank_, rows);
+    const at::Tensor out = together.At(Site::kBlockOutput, 1, hidden);
+    for (int64_t row = 0; row < kRows; ++row) {
+      SteeringRows one = Rows(1);
+      std::copy_n(rows.entries.begin() + row * kMaxSelections, kMaxSelections, one.entries.begin());
+      SteeringTap alone(bank_, one);
+      ASSERT_TRUE(at::equal(alone.At(Site::kBlockOutput, 1, hidden.narrow(0, row, 1))[0], out[row])) << row;
+      ASSERT_EQ(alone.row_dose()[0], together.row_dose()[row]);
+    }
+  }
+}
+
+TEST_F(SteeringTapTest, MarksRowsThatAreNotFinite) {
+  at::Tensor hidden = Activations(4, at::kFloat);
+  hidden[1][3].fill_(std::numeric_limits<float>::quiet_NaN());
+  hidden[2][3].fill_(std::numeric_limits<float>::infinity());
+  SteeringRows rows = Rows(4);
+  for (int64_t row : {0, 1, 2}) Set(rows, row, 0, slots_[0], 0.1f);
+  SteeringTap tap(bank_, rows);
+  tap.At(Site::kBlockOutput, 1, hidden);
+  EXPECT_EQ(tap.row_nonfinite(), (std::vector<bool>{false, true, true, false}));
+}
+
+TEST_F(SteeringTapTest, AZeroRowStaysZero) {
+  SteeringRows rows = Rows(1);
+  Set(rows, 0, 0, slots_[0], 0.5f);
+  SteeringTap tap(bank_, rows);
+  const at::Tensor out = tap.At(Site::kBlockOutput, 1, at::zeros({1, kHidden}));
+  EXPECT_EQ(out.abs().sum().item<float>(), 0);
+  EXPECT_FALSE(tap.row_nonfinite()[0]);
+}
+
+}  // namespace
+}  // namespace trimtab
