@@ -1,0 +1,81 @@
+#include "tools/trimctl/flags.h"
+
+#include <cstdlib>
+
+#include "absl/flags/flag.h"
+#include "server/base/status_macros.h"
+#include "tools/trimctl/command.h"
+#include "tools/trimctl/steer_argument.h"
+
+namespace {
+
+std::string DefaultAddress() {
+  const char* address = std::getenv("TRIMTAB_ADDRESS");
+  return address != nullptr && *address != '\0' ? address : "127.0.0.1:50051";
+}
+
+}  // namespace
+
+ABSL_FLAG(std::string, address, DefaultAddress(), "the server, host:port; TRIMTAB_ADDRESS sets the default");
+ABSL_FLAG(std::string, o, "text", "\"text\" for people or \"json\" (protobuf's JSON mapping) for programs");
+ABSL_FLAG(std::string, color, "auto", "\"auto\" (on a terminal, unless NO_COLOR is set), \"always\" or \"never\"");
+ABSL_FLAG(std::string, model, "", "model, \"x\" or \"models/x\"; needed only when the server has several");
+ABSL_FLAG(absl::Duration, timeout, absl::Minutes(5),
+          "longest time for one call; the wait for a job is not limited by it");
+
+ABSL_FLAG(std::string, steer, "",
+          "objective to steer by: NAME, NAME=STRENGTH or NAME@REVISION=STRENGTH; may be repeated, up to 4");
+ABSL_FLAG(std::string, apply_to, "", "positions to steer: \"all\", \"from_last_prompt\" or \"response\"");
+
+ABSL_FLAG(std::string, id, "", "name of the new objective, [a-z]([a-z0-9-]{0,61}[a-z0-9])?");
+ABSL_FLAG(std::string, held_out, "", "pairs that only measure the effect, a file like the first");
+ABSL_FLAG(std::string, method, "grains", "steering method; `trimctl methods` lists them");
+ABSL_FLAG(std::string, config, "", "the method's configuration as textproto, or @FILE");
+ABSL_FLAG(std::string, request_id, "", "makes a repeated registration the same one");
+ABSL_FLAG(bool, evaluate_drift, false, "also measure drift at the recommended strength");
+ABSL_FLAG(bool, validate_only, false, "only check the registration");
+ABSL_FLAG(bool, watch, false, "show progress until it is done, then the result");
+ABSL_FLAG(absl::optional<std::string>, display_name, absl::nullopt, "name for people");
+ABSL_FLAG(absl::optional<std::string>, description, absl::nullopt, "what it is for");
+ABSL_FLAG(absl::optional<float>, default_strength, absl::nullopt, "strength of requests that give none");
+ABSL_FLAG(absl::optional<float>, max_strength, absl::nullopt, "largest absolute strength that a request may ask for");
+ABSL_FLAG(std::vector<std::string>, clear, {},
+          "fields to unset: display_name, description, default_strength, max_strength");
+ABSL_FLAG(std::string, etag, "", "do it only if the objective still has this etag");
+
+ABSL_FLAG(std::string, html, "", "write the audit as a web page to this file");
+ABSL_FLAG(int32_t, pairs, 0, "number of pairs to show, 0 for all");
+
+ABSL_FLAG(std::string, system, "", "instructions before the prompt");
+ABSL_FLAG(bool, raw, false, "give the prompt to the model as it is, without its chat template");
+ABSL_FLAG(bool, stats, false, "also say what steered, tokens and times");
+ABSL_FLAG(absl::optional<int32_t>, max_output_tokens, absl::nullopt, "most tokens to generate");
+ABSL_FLAG(absl::optional<float>, temperature, absl::nullopt, "0 is greedy");
+ABSL_FLAG(absl::optional<float>, top_p, absl::nullopt, "nucleus");
+ABSL_FLAG(absl::optional<int32_t>, top_k, absl::nullopt, "most likely tokens kept");
+ABSL_FLAG(absl::optional<float>, min_p, absl::nullopt, "least share of the likeliest token's probability");
+ABSL_FLAG(absl::optional<float>, repetition_penalty, absl::nullopt, "above 1: fewer repetitions");
+ABSL_FLAG(absl::optional<uint64_t>, seed, absl::nullopt, "seed of the sampler, or of the draw of questions");
+ABSL_FLAG(absl::optional<int32_t>, logprobs, absl::nullopt, "log-probabilities and so many alternatives; with -o json");
+ABSL_FLAG(std::vector<std::string>, stop, {}, "text that ends the answer; may be repeated");
+ABSL_FLAG(bool, ignore_eos, false, "go on after the model's end token");
+
+ABSL_FLAG(std::string, suite, "", "drift suite; `trimctl models` lists them, empty is the server's default");
+ABSL_FLAG(int32_t, max_items, 0, "most questions, 0 for all");
+ABSL_FLAG(int32_t, shots, 0, "solved examples before each question, 0 to 5");
+ABSL_FLAG(absl::optional<int32_t>, max_text_tokens, absl::nullopt, "most tokens of neutral text, 0 for none");
+
+namespace trimtab {
+
+absl::StatusOr<std::vector<v1::SteeringSelection>> SteeringFromFlags() {
+  absl::StatusOr<std::vector<v1::SteeringSelection>> selections = ParseSteerList(absl::GetFlag(FLAGS_steer));
+  if (!selections.ok()) return AsUsageError(selections.status());
+  const absl::StatusOr<v1::ApplyTo> apply_to = ParseApplyTo(absl::GetFlag(FLAGS_apply_to));
+  if (!apply_to.ok()) return AsUsageError(apply_to.status());
+  if (*apply_to != v1::APPLY_TO_UNSPECIFIED) {
+    for (v1::SteeringSelection& selection : *selections) selection.set_apply_to(*apply_to);
+  }
+  return selections;
+}
+
+}  // namespace trimtab
