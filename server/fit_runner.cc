@@ -196,7 +196,8 @@ absl::StatusOr<v1::DriftReport> FitRunner::MeasureDrift(const Task& task, const 
 absl::Status FitRunner::Run(const JobRecord& job, JobContext& context) const {
   const absl::Time start = parts_.clock.Now();
   TRIMTAB_ASSIGN_OR_RETURN(const Task task, Load(job));
-  TRIMTAB_ASSIGN_OR_RETURN(const FitResult result, Fit(task, context));
+  PartOfJob whole(context, "", 0, 1);
+  TRIMTAB_ASSIGN_OR_RETURN(const FitResult result, Fit(task, whole));
   v1::RevisionSummary summary = ToSummary(result, parts_.clock.Now() - start);
   summary.set_method(task.objective.method);
   summary.set_pairs_digest(task.objective.pairs_hash);
@@ -204,7 +205,7 @@ absl::Status FitRunner::Run(const JobRecord& job, JobContext& context) const {
 
   std::optional<v1::DriftReport> drift;
   if (task.with_drift) {
-    absl::StatusOr<v1::DriftReport> measured = MeasureDrift(task, result, job, context);
+    absl::StatusOr<v1::DriftReport> measured = MeasureDrift(task, result, job, whole);
     if (absl::IsCancelled(measured.status()) || absl::IsUnavailable(measured.status())) return measured.status();
     if (measured.ok()) {
       drift = *std::move(measured);
@@ -214,6 +215,10 @@ absl::Status FitRunner::Run(const JobRecord& job, JobContext& context) const {
     }
   }
   TRIMTAB_RETURN_IF_ERROR(context.Checkpoint());
+  JobProgress last = whole.last();
+  if (!drift) last.phase = JobPhase::kPersisting;
+  last.fraction = 1;
+  context.Report(last);
   // A worker at idle priority must not hold the locks that serving waits for.
   TRIMTAB_RETURN_IF_ERROR(parts_.jobs.RunAtNormalPriority([&] { return Commit(task, result, summary, drift, job); }));
   LogInfo("objective fitted", {{"objective", task.objective.name}, {"digest", result.vector->digest()}});
