@@ -220,7 +220,7 @@ void GenerationCall::Complete(const RequestEnd& end) {
   piece_.set_finish_reason(static_cast<v1::FinishReason>(reason));
   piece_.mutable_usage()->set_prompt_tokens(static_cast<int32_t>(end.usage.prompt_tokens));
   piece_.mutable_usage()->set_cached_prompt_tokens(static_cast<int32_t>(end.usage.cached_prompt_tokens));
-  piece_.mutable_usage()->set_output_tokens(static_cast<int32_t>(end.usage.output_tokens));
+  piece_.mutable_usage()->set_output_tokens(static_cast<int32_t>(assembler_->token_count()));
   v1::Timing& timing = *piece_.mutable_timing();
   *timing.mutable_queue() = ToProto(end.timing.queue);
   *timing.mutable_prefill() = ToProto(end.timing.prefill);

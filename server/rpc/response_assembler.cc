@@ -16,6 +16,7 @@ void ResponseAssembler::Push(const OutputToken& token, v1::GenerateResponse& out
   if (stopped_) return;
   if (std::find(end_tokens_.begin(), end_tokens_.end(), token.token) != end_tokens_.end()) return;
   out.add_token_ids(token.token);
+  ++token_count_;
   if (logprobs_) {
     v1::TokenLogprob& logprob = *out.add_logprobs();
     logprob.set_token_id(token.token);

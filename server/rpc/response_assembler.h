@@ -3,6 +3,7 @@
 #ifndef TRIMTAB_SERVER_RPC_RESPONSE_ASSEMBLER_H_
 #define TRIMTAB_SERVER_RPC_RESPONSE_ASSEMBLER_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@ class ResponseAssembler {
   void Flush(v1::GenerateResponse& out);
   // Whether a stop sequence came up. The text ends before it.
   bool stopped() const { return stopped_; }
+  // Tokens reported: the engine may have made a few more before it heard of a stop sequence.
+  int64_t token_count() const { return token_count_; }
 
  private:
   void Release(const std::string& piece, v1::GenerateResponse& out);
@@ -37,6 +40,7 @@ class ResponseAssembler {
   const bool logprobs_;
   const std::unique_ptr<TextDecoder> decoder_;
   bool stopped_ = false;
+  int64_t token_count_ = 0;
 };
 
 }  // namespace trimtab

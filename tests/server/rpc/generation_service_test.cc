@@ -174,6 +174,7 @@ TEST_F(GenerationServiceTest, StopSequencesEndTheRequestInTheEngine) {
   ASSERT_TRUE(Generate(request, &response).ok());
   EXPECT_EQ(response.text(), "one two ");
   EXPECT_EQ(response.finish_reason(), v1::FINISH_REASON_STOP_SEQUENCE);
+  EXPECT_EQ(response.usage().output_tokens(), 17) << "the bytes up to the stop sequence's end, whatever came later";
   EXPECT_EQ(model_->aborts(), std::vector<FinishReason>{FinishReason::kStopSequence});
 
   // Also when the last token brings it.

@@ -60,6 +60,7 @@ TEST(ResponseAssembler, TokensAfterAStopAreIgnored) {
   assembler.Flush(response);
   EXPECT_EQ(response.text(), "a");
   EXPECT_EQ(response.token_ids_size(), 2);
+  EXPECT_EQ(assembler.token_count(), 2);
 }
 
 TEST(ResponseAssembler, EndTokensLeaveNoTrace) {
