@@ -4,6 +4,7 @@
 #include <google/protobuf/descriptor.h>
 
 #include <algorithm>
+#include <atomic>
 #include <iterator>
 #include <map>
 #include <thread>
@@ -71,6 +72,9 @@ EngineConfig EngineConfigOf(const ServerConfig& config) {
   return engine;
 }
 
+// What health checks call a model.
+std::string HealthName(const std::string& model) { return absl::StrCat(kServices[0], "/", ModelName(model)); }
+
 // Tokens that prompt and answer may have together.
 int64_t ContextLength(const ServerConfig& config, const LoadedModel& model) {
   const int64_t own = model.model->spec().context_length;
@@ -96,6 +100,8 @@ class App::Impl {
   absl::Status LoadModels();
   absl::Status StartJobs();
   absl::Status StartServices();
+  // A model's engine has stopped: load balancers shall look elsewhere.
+  void SetUnhealthy(const std::string& model);
 
   const ServerConfig config_;
   const RealClock clock_;
@@ -122,6 +128,7 @@ class App::Impl {
   std::unique_ptr<DriftServiceImpl> drift_service_;
   std::unique_ptr<OperationsServiceImpl> operations_;
   std::unique_ptr<GrpcServer> server_;
+  std::atomic<GrpcServer*> serving_ = nullptr;  // between start and drain
   bool drained_ = false;
 };
 
@@ -179,8 +186,8 @@ absl::Status App::Impl::LoadModels() {
         Engine::Create(*model, engine_config, clock_, &metrics_.AddModel(**model, engine_config, context_length));
     if (!engine.ok()) return Annotate(engine.status(), absl::StrCat("engine of ", source.id));
     engines_.push_back(*std::move(engine));
-    models_.Add(
-        std::make_shared<EngineModel>(*model, *engines_.back(), context_length, suites_->names(), clock_.Now()));
+    models_.Add(std::make_shared<EngineModel>(*model, *engines_.back(), context_length, suites_->names(), clock_.Now(),
+                                              [this, id = source.id] { SetUnhealthy(id); }));
     loaded_[source.id] = *std::move(model);
     TRIMTAB_RETURN_IF_ERROR(publisher_->PublishAll(ModelName(source.id)));
     LogInfo("model loaded", {{"model", source.id},
@@ -257,19 +264,26 @@ absl::Status App::Impl::StartServices() {
       OperationsServiceImpl::Parts{*registry_, *jobs_, *page_tokens_, *storage_, clock_});
   std::vector<std::string> health(std::begin(kServices), std::end(kServices));
   for (const auto& [id, model] : models_.models()) {
-    health.push_back(absl::StrCat(kServices[0], "/", ModelName(id)));
+    health.push_back(HealthName(id));
   }
   TRIMTAB_ASSIGN_OR_RETURN(server_, GrpcServer::Start({.address = config_.address, .reflection = config_.reflection},
                                                       {generation_.get(), model_service_.get(), objectives_.get(),
                                                        drift_service_.get(), operations_.get()},
                                                       std::move(health), &metrics_.metrics().grpc(), clock_));
   server_->SetAllServing(true);
+  serving_ = server_.get();
   return absl::OkStatus();
+}
+
+void App::Impl::SetUnhealthy(const std::string& model) {
+  GrpcServer* const server = serving_;
+  if (server != nullptr) server->SetServing(HealthName(model), false);
 }
 
 void App::Impl::Drain() {
   if (std::exchange(drained_, true)) return;
   if (server_ != nullptr) {
+    serving_ = nullptr;
     server_->SetAllServing(false);
     metrics_.metrics().SetDraining(true);
     LogInfo("draining");

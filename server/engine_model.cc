@@ -4,6 +4,7 @@
 
 #include "models/tokenizer/incremental_decoder.h"
 #include "models/tokenizer/utf8.h"
+#include "server/base/error.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/proto_time.h"
 
@@ -36,8 +37,9 @@ int64_t ParameterCount(const ModelSpec& spec) {
 }  // namespace
 
 EngineModel::EngineModel(std::shared_ptr<const LoadedModel> model, Engine& engine, int64_t context_length,
-                         std::vector<std::string> drift_suites, absl::Time load_time)
-    : model_(std::move(model)), engine_(engine) {
+                         std::vector<std::string> drift_suites, absl::Time load_time,
+                         std::function<void()> on_unhealthy)
+    : model_(std::move(model)), engine_(engine), on_unhealthy_(std::move(on_unhealthy)) {
   const ModelSpec& spec = model_->model->spec();
   description_.set_name(ModelName(model_->id));
   description_.set_display_name(model_->display_name);
@@ -61,6 +63,14 @@ v1::Model EngineModel::Describe() const {
   v1::Model model = description_;
   model.set_state(engine_.stats().healthy ? v1::Model::STATE_READY : v1::Model::STATE_UNHEALTHY);
   return model;
+}
+
+absl::Status EngineModel::Submit(std::unique_ptr<Request> request) {
+  const absl::Status status = engine_.Submit(std::move(request));
+  if (absl::IsUnavailable(status) && on_unhealthy_ && GetErrorDetail(status).reason == kEngineUnhealthy) {
+    on_unhealthy_();
+  }
+  return status;
 }
 
 absl::StatusOr<std::vector<TokenId>> EngineModel::Encode(const PromptInput& input) const {

@@ -2,6 +2,8 @@
 #ifndef TRIMTAB_SERVER_ENGINE_MODEL_H_
 #define TRIMTAB_SERVER_ENGINE_MODEL_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -17,9 +19,11 @@ namespace trimtab {
 // Thread-safe: it adds no state of its own.
 class EngineModel final : public ServedModel {
  public:
-  // `engine` must outlive it.
+  // `engine` must outlive it. `on_unhealthy` (may be null) is called whenever the engine refuses a request because it
+  // has stopped after a fault.
   EngineModel(std::shared_ptr<const LoadedModel> model, Engine& engine, int64_t context_length,
-              std::vector<std::string> drift_suites, absl::Time load_time);
+              std::vector<std::string> drift_suites, absl::Time load_time,
+              std::function<void()> on_unhealthy = nullptr);
 
   const std::string& id() const override { return model_->id; }
   const std::string& fingerprint() const override { return model_->fingerprint; }
@@ -31,7 +35,7 @@ class EngineModel final : public ServedModel {
   std::string TokenText(TokenId token) const override;
   std::unique_ptr<TextDecoder> NewDecoder() const override;
 
-  absl::Status Submit(std::unique_ptr<Request> request) override { return engine_.Submit(std::move(request)); }
+  absl::Status Submit(std::unique_ptr<Request> request) override;
   void Abort(const std::string& id, FinishReason reason) override { engine_.Abort(id, reason); }
   void Resume(const std::string& id) override { engine_.Resume(id); }
   Scorer& scorer() override { return engine_; }
@@ -41,6 +45,7 @@ class EngineModel final : public ServedModel {
  private:
   const std::shared_ptr<const LoadedModel> model_;
   Engine& engine_;
+  const std::function<void()> on_unhealthy_;
   v1::Model description_;  // all but the state
 };
 

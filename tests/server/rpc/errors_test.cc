@@ -1,5 +1,7 @@
 // Every reason of the API: which call meets it, with which code, and with the details that docs/errors.md promises.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include <functional>
 #include <set>
@@ -210,6 +212,28 @@ TEST_F(ErrorsTest, TheEnginesOwnErrorsPassThrough) {
   const Told told = Generate([](v1::GenerateRequest&) {});
   EXPECT_EQ(told.code, grpc::StatusCode::INTERNAL);
   EXPECT_EQ(told.detail.reason, "NON_FINITE");
+}
+
+TEST_F(ErrorsTest, AFullDiskIsUnavailableStorage) {
+  const v1::Objective objective = Fitted("calm");
+  // No file may grow any more.
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit none{.rlim_cur = 1, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+  v1::UpdateObjectiveRequest request;
+  request.mutable_objective()->set_name(objective.name());
+  request.mutable_objective()->set_description("changed");
+  request.mutable_update_mask()->add_paths("description");
+  v1::Objective after;
+  const grpc::Status status = Call(*objectives_, &v1::ObjectiveService::Stub::UpdateObjective, request, &after);
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(Reason(status), "STORAGE_UNAVAILABLE");
+  ASSERT_TRUE(Get(objective.name(), &after).ok());
+  EXPECT_EQ(after.description(), "");
+  EXPECT_TRUE(Call(*objectives_, &v1::ObjectiveService::Stub::UpdateObjective, request, &after).ok());
 }
 
 TEST_F(ErrorsTest, ShuttingDownRefusesJobs) {
