@@ -75,6 +75,7 @@ PackedMatrix::PackedMatrix(const at::Tensor& weight) : rows_(weight.size(0)), co
 
 template <typename T, typename Out>
 void PackedMatrix::Run(const at::Tensor& x, const float* bias, at::Tensor& out) const {
+  constexpr bool kPairs = std::is_same_v<T, c10::BFloat16>;
   const int64_t count = x.size(0);
   const int64_t column_blocks = (rows_ + kBlock - 1) / kBlock, row_blocks = (count + kBlock - 1) / kBlock;
   const T* input = x.const_data_ptr<T>();
@@ -83,8 +84,7 @@ void PackedMatrix::Run(const at::Tensor& x, const float* bias, at::Tensor& out) 
   const int64_t work = std::min(count, kBlock) * kBlock * columns_;  // multiplications of one task
   at::parallel_for(0, column_blocks * row_blocks, std::max<int64_t>(1, kThreadGrain / work),
                    [&](int64_t begin, int64_t end) {
-                     constexpr bool kPairs = std::is_same_v<T, c10::BFloat16>;
-                     alignas(64) std::array<float, kBlock * kBlock> tile;
+                                    alignas(64) std::array<float, kBlock * kBlock> tile;
                      for (int64_t task = begin; task < end; ++task) {
                        // Neighbouring tasks share a block of weights, which then stays in the cache.
                        const int64_t column = task / row_blocks * kBlock, row = task % row_blocks * kBlock;
