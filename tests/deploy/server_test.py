@@ -1,0 +1,111 @@
+"""The server's binary as operators run it: the example client, SIGTERM, kill -9 in the middle of a fit."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import grpc
+
+from google.longrunning import operations_pb2, operations_pb2_grpc
+from trimtab.methods.v1 import grains_pb2
+from trimtab.v1 import common_pb2, objective_pb2, objective_pb2_grpc
+
+MODEL = "../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+class Server:
+    def __init__(self, folder):
+        command = ["server/trimtab", f"--model=small={MODEL}", "--address=127.0.0.1:0", "--metrics_address=",
+                   f"--registry={folder}/registry.db", "--kv_cache_mib=64"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.address = "127.0.0.1:" + self.wait_for(r" serving port=(\d+)").group(1)
+
+    def wait_for(self, pattern):
+        for line in self.process.stderr:
+            sys.stderr.write(line)
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError(f"the server ended without {pattern}")
+
+    def stop(self, number):
+        self.process.send_signal(number)
+        log = self.process.stderr.read()
+        return self.process.wait(), log
+
+
+def registration(objective_id):
+    config = grains_pb2.GrainsConfig(
+        attribution=grains_pb2.GrainsConfig.ATTRIBUTION_KIND_OCCLUSION, k=3, layers=[15], candidate_strengths=[0.05],
+        random_directions=1)
+    request = objective_pb2.RegisterObjectiveRequest(parent="models/small", objective_id=objective_id)
+    request.objective.method = "grains"
+    request.objective.method_config.Pack(config)
+    for topic in ("the weather", "your day", "the garden", "my new job", "the train", "dinner"):
+        pair = request.objective.pairs.add(preferred="It is wonderful, I love it!", dispreferred="It is awful.")
+        pair.prompt.add(role=common_pb2.ROLE_USER, parts=[{"text": f"What do you think of {topic}?"}])
+    return request
+
+
+class ServerTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR"))
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def start(self):
+        server = Server(self.folder)
+        self.addCleanup(server.process.stderr.close)
+        self.addCleanup(server.process.kill)
+        return server
+
+    def client(self, server, *arguments):
+        return subprocess.run([sys.executable, "deploy/examples/client.py", server.address, *arguments],
+                              capture_output=True, text=True)
+
+    def test_the_example_client_and_sigterm(self):
+        server = self.start()
+        answer = self.client(server, "What is the capital of France?")
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        self.assertIn("Paris", answer.stdout)
+        refused = self.client(server, "Hello!", "nothing=0.1")
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("models/small/objectives/nothing", refused.stderr)
+        code, log = server.stop(signal.SIGTERM)
+        self.assertEqual(code, 0, log)
+        self.assertIn("draining", log)
+        self.assertIn("ended", log)
+
+    def test_a_fit_survives_the_death_of_the_server(self):
+        server = self.start()
+        with grpc.insecure_channel(server.address) as channel:
+            stub = objective_pb2_grpc.ObjectiveServiceStub(channel)
+            operation = stub.RegisterObjective(registration("cheerful"))
+            server.wait_for("a job starts")
+        server.stop(signal.SIGKILL)
+        server = self.start()
+        with grpc.insecure_channel(server.address) as channel:
+            operations = operations_pb2_grpc.OperationsStub(channel)
+            operation = operations.WaitOperation(operations_pb2.WaitOperationRequest(name=operation.name))
+        self.assertTrue(operation.done)
+        objective = objective_pb2.Objective()
+        self.assertTrue(operation.response.Unpack(objective), operation)
+        self.assertEqual(objective.state, objective_pb2.Objective.STATE_ACTIVE)
+        answer = self.client(server, "How are you?", "cheerful=0.1")
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        self.assertIn("[models/small/objectives/cheerful, revision 1, strength 0.100]", answer.stdout)
+
+    def test_wrong_flags_are_explained(self):
+        for flags, words in ((["--model=small=/nowhere.gguf"], "/nowhere.gguf"), ([], "--model"),
+                             ([f"--model={MODEL}", "--address=0.0.0.0:1"], "--allow_insecure"), (["surplus"], "surplus")):
+            run = subprocess.run(["server/trimtab", "--metrics_address=", f"--registry={self.folder}/r.db", *flags],
+                                 capture_output=True, text=True)
+            self.assertEqual(run.returncode, 1, run.stderr)
+            self.assertIn(words, run.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)
