@@ -17,6 +17,13 @@ void __tsan_acquire(void* address);
 void __tsan_release(void* address);
 void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
+
+// The references to a status are counted inside libraries that the sanitizer does not see into.
+const char* __tsan_default_suppressions() {
+  return "race:absl::debian3::Status::\n"
+         "race:absl::debian3::status_internal::Payload\n"
+         "race:absl::debian3::Cord::\n";
+}
 }
 
 namespace {
