@@ -85,9 +85,11 @@ int Main(std::vector<std::string> arguments) {
     std::cout << CommandHelp(*command);
     return static_cast<int>(ExitCode::kOk);
   }
-  absl::StatusOr<ExitCode> exit_code = CheckFlags(*command, arguments);
   Interrupt interrupt;
-  if (exit_code.status().ok()) {
+  absl::StatusOr<ExitCode> exit_code = ExitCode::kOk;
+  if (const absl::Status flags = CheckFlags(*command, arguments); !flags.ok()) {
+    exit_code = flags;
+  } else {
     arguments = JoinRepeated(arguments, {"steer", "stop", "clear"});
     std::vector<char*> argv = {const_cast<char*>("trimctl")};
     for (std::string& argument : arguments) argv.push_back(argument.data());
