@@ -255,7 +255,7 @@ absl::Status Run(Interrupt& interrupt) {
   if (!absl::GetFlag(FLAGS_keep)) std::cout << "Run this again with \"-- --keep\" to leave the server running, then:\n";
   std::cout << trimctl << "generate \"Tell me about the sea.\" --steer " << objective << "=0.1 --stats\n"
             << trimctl << "audit " << objective << " --html audit.html\n"
-            << trimctl << "drift run --steer " << objective << "=0.2\n"
+            << trimctl << "drift --steer " << objective << "=0.2\n"
             << "README.md says how to call the server from Python and how to bring your own model.\n"
             << std::flush;
   if (absl::GetFlag(FLAGS_keep)) {
