@@ -25,7 +25,24 @@ double EffectOf(const RevisionRecord& revision) {
 
 }  // namespace
 
+// Revisions never change: what is served already is not read again. Null for one that cannot be read.
+absl::StatusOr<std::shared_ptr<const SteeringVector>> ObjectivePublisher::LoadVector(const ServedObjective* before,
+                                                                                     const RevisionRecord& listed) {
+  if (before != nullptr) {
+    const auto known = before->revisions.find(listed.revision);
+    if (known != before->revisions.end() && known->second->digest() == listed.digest) return known->second;
+  }
+  TRIMTAB_ASSIGN_OR_RETURN(const RevisionRecord revision, registry_.GetRevision(listed.objective, listed.revision));
+  absl::StatusOr<std::shared_ptr<const SteeringVector>> vector = SteeringVector::Parse(revision.vector);
+  if (vector.ok()) return *std::move(vector);
+  LogError("a stored revision cannot be read", {{"objective", listed.objective},
+                                                {"revision", absl::StrCat(listed.revision)},
+                                                {"error", std::string(vector.status().message())}});
+  return std::shared_ptr<const SteeringVector>();
+}
+
 absl::Status ObjectivePublisher::PublishRecord(const ObjectiveRecord& record) {
+  const std::shared_ptr<const ServedObjective> before = vectors_.Find(record.name);
   auto served = std::make_shared<ServedObjective>();
   served->name = record.name;
   served->state = static_cast<ServedObjective::State>(record.state);
@@ -34,18 +51,11 @@ absl::Status ObjectivePublisher::PublishRecord(const ObjectiveRecord& record) {
   for (int64_t after = 0;;) {
     TRIMTAB_ASSIGN_OR_RETURN(const std::vector<RevisionRecord> revisions,
                              registry_.ListRevisions(record.name, after, kPage));
-    for (const RevisionRecord& listed : revisions) {
-      after = listed.revision;
-      TRIMTAB_ASSIGN_OR_RETURN(const RevisionRecord revision, registry_.GetRevision(record.name, listed.revision));
-      absl::StatusOr<std::shared_ptr<const SteeringVector>> vector = SteeringVector::Parse(revision.vector);
-      if (!vector.ok()) {
-        LogError("a stored revision cannot be read", {{"objective", record.name},
-                                                      {"revision", absl::StrCat(revision.revision)},
-                                                      {"error", std::string(vector.status().message())}});
-        continue;
-      }
-      served->revisions[revision.revision] = *std::move(vector);
+    for (const RevisionRecord& revision : revisions) {
+      after = revision.revision;
       if (revision.revision == record.active_revision) effect = EffectOf(revision);
+      TRIMTAB_ASSIGN_OR_RETURN(std::shared_ptr<const SteeringVector> vector, LoadVector(before.get(), revision));
+      if (vector != nullptr) served->revisions[revision.revision] = std::move(vector);
     }
     if (static_cast<int64_t>(revisions.size()) < kPage) break;
   }

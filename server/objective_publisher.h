@@ -4,14 +4,17 @@
 #define TRIMTAB_SERVER_OBJECTIVE_PUBLISHER_H_
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "server/registry/registry.h"
+#include "steering/steering_vector.h"
 #include "steering/vector_store.h"
 
 namespace trimtab {
@@ -34,6 +37,8 @@ class ObjectivePublisher {
   absl::Status PublishAll(std::string_view model) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  absl::StatusOr<std::shared_ptr<const SteeringVector>> LoadVector(const ServedObjective* before,
+                                                                   const RevisionRecord& listed);
   absl::Status PublishRecord(const ObjectiveRecord& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Registry& registry_;

@@ -165,7 +165,8 @@ absl::Status ObjectiveServiceImpl::Promote(const v1::PromoteRevisionRequest& req
   TRIMTAB_ASSIGN_OR_RETURN(const PromoteCall call, ParsePromoteRevisionRequest(request));
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<ServedModel> model, parts_.models.Find(call.id.objective.model));
   return Modify(call.id.objective, call.etag, response, [&](ObjectiveRecord& record) -> absl::Status {
-    TRIMTAB_ASSIGN_OR_RETURN(const RevisionRecord revision, parts_.registry.GetRevision(record.name, call.id.revision));
+    TRIMTAB_ASSIGN_OR_RETURN(const RevisionRecord revision,
+                             FindRevision(parts_.registry, record.name, call.id.revision));
     if (revision.model_fingerprint != model->fingerprint()) {
       return ReasonError(absl::StatusCode::kFailedPrecondition, kFingerprintMismatch,
                          absl::StrCat("revision ", revision.revision, " was fitted on other weights than this model's"),
@@ -194,7 +195,7 @@ absl::Status ObjectiveServiceImpl::Attributions(const v1::GetAttributionsRequest
                        absl::StrCat("objective \"", record.name, "\" has no revision yet"),
                        {{"objective", record.name}});
   }
-  TRIMTAB_RETURN_IF_ERROR(parts_.registry.GetRevision(record.name, revision).status());
+  TRIMTAB_RETURN_IF_ERROR(FindRevision(parts_.registry, record.name, revision).status());
   TRIMTAB_ASSIGN_OR_RETURN(const std::vector<AttributionRecord> attributions,
                            parts_.registry.ListAttributions(record.name, revision, after, call.page.size + 1));
   for (const AttributionRecord& attribution : attributions) {

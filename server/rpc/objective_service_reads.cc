@@ -74,7 +74,7 @@ grpc::ServerUnaryReactor* ObjectiveServiceImpl::GetRevision(grpc::CallbackServer
   return RunUnary(parts_.executor, context, [=, this]() -> absl::Status {
     TRIMTAB_ASSIGN_OR_RETURN(const RevisionId id, ParseGetRevisionRequest(*request));
     TRIMTAB_ASSIGN_OR_RETURN(const RevisionRecord record,
-                             parts_.registry.GetRevision(id.objective.name(), id.revision));
+                             FindRevision(parts_.registry, id.objective.name(), id.revision));
     *response = ToProto(record);
     return absl::OkStatus();
   });

@@ -1,6 +1,10 @@
 #include "server/rpc/to_proto.h"
 
+#include <utility>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
+#include "server/base/error.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/proto_time.h"
 
@@ -88,9 +92,17 @@ google::longrunning::Operation ToProto(const JobRecord& record) {
   return operation;
 }
 
+absl::StatusOr<RevisionRecord> FindRevision(Registry& registry, const std::string& objective, int64_t revision) {
+  TRIMTAB_ASSIGN_OR_RETURN(std::vector<RevisionRecord> found, registry.ListRevisions(objective, revision - 1, 1));
+  if (found.empty() || found[0].revision != revision) {
+    return NotFoundError(kRevisionNotFound, "revision", absl::StrCat(objective, "/revisions/", revision));
+  }
+  return std::move(found[0]);
+}
+
 absl::StatusOr<v1::Objective> LoadObjective(Registry& registry, const ObjectiveRecord& record) {
   if (record.active_revision == 0) return ToProto(record, nullptr);
-  TRIMTAB_ASSIGN_OR_RETURN(const RevisionRecord active, registry.GetRevision(record.name, record.active_revision));
+  TRIMTAB_ASSIGN_OR_RETURN(const RevisionRecord active, FindRevision(registry, record.name, record.active_revision));
   return ToProto(record, &active);
 }
 

@@ -2,6 +2,7 @@
 #ifndef TRIMTAB_SERVER_RPC_TO_PROTO_H_
 #define TRIMTAB_SERVER_RPC_TO_PROTO_H_
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,9 @@ v1::SteeringMethod ToProto(const MethodInfo& info);
 // `error` comes from the record; the response is the stored result.
 google::longrunning::Operation ToProto(const JobRecord& record);
 
+// One revision without its vectors, which may be megabytes. OBJECTIVE_NOT_FOUND, REVISION_NOT_FOUND. Blocks on the
+// registry.
+absl::StatusOr<RevisionRecord> FindRevision(Registry& registry, const std::string& objective, int64_t revision);
 // Reads the active revision, if any, and makes the whole message. Blocks on the registry.
 absl::StatusOr<v1::Objective> LoadObjective(Registry& registry, const ObjectiveRecord& record);
 
