@@ -59,6 +59,7 @@ class ServerTest(unittest.TestCase):
     def start(self):
         server = Server(self.folder)
         self.addCleanup(server.process.stderr.close)
+        self.addCleanup(server.process.wait)
         self.addCleanup(server.process.kill)
         return server
 
@@ -74,6 +75,12 @@ class ServerTest(unittest.TestCase):
         refused = self.client(server, "Hello!", "nothing=0.1")
         self.assertNotEqual(refused.returncode, 0)
         self.assertIn("models/small/objectives/nothing", refused.stderr)
+        with grpc.insecure_channel(server.address) as channel:
+            # ListServices of gRPC's reflection, by hand: the protocol's own modules are not needed for it.
+            call = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+            services = next(call(iter([b"\x3a\x00"])))
+            for service in (b"trimtab.v1.GenerationService", b"google.longrunning.Operations", b"grpc.health.v1.Health"):
+                self.assertIn(service, services)
         code, log = server.stop(signal.SIGTERM)
         self.assertEqual(code, 0, log)
         self.assertIn("draining", log)
