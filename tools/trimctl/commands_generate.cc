@@ -66,11 +66,13 @@ absl::StatusOr<ExitCode> Generate(Cli& cli, const std::vector<std::string>& argu
     return ExitCode::kOk;
   }
   v1::GenerateResponse last;
+  bool started = false;
   const absl::Status status = cli.client.Stream(request, [&](const v1::GenerateResponse& piece) {
     std::cout << Printable(piece.text(), /*multi_line=*/true) << std::flush;
     last = piece;
+    started = true;
   });
-  std::cout << "\n" << std::flush;
+  if (started) std::cout << "\n" << std::flush;
   if (!status.ok()) return status;
   if (absl::GetFlag(FLAGS_stats)) std::cerr << RenderApplied(last.applied()) << RenderStats(last);
   return ExitCode::kOk;

@@ -11,7 +11,6 @@ namespace trimtab {
 
 std::string_view HintFor(std::string_view reason) {
   static const auto& hints = *new std::map<std::string_view, std::string_view>{
-      {kFieldInvalid, "change the fields named above"},
       {kPromptTooLong, "shorten the prompt or ask for fewer output tokens; `trimctl models` shows the context length"},
       {kImageUnsupported, "this model reads text only"},
       {kPairsDegenerate, "give at least 4 pairs, about 50 are good, whose two answers differ in the wanted behaviour"},
@@ -48,7 +47,9 @@ std::string_view HintFor(std::string_view reason) {
 
 std::string FormatError(const absl::Status& status, std::string_view address) {
   const ErrorDetail detail = GetErrorDetail(status);
-  const std::string message = Printable(std::string(status.message()), /*multi_line=*/true);
+  // The message of a field error repeats the violations, which follow.
+  const std::string message = detail.violations.empty() ? Printable(std::string(status.message()), /*multi_line=*/true)
+                                                        : "the request has to be changed here:";
   std::string text =
       detail.reason.empty() ? absl::StrCat(message, "\n") : absl::StrCat(detail.reason, ": ", message, "\n");
   for (const FieldViolation& violation : detail.violations) {

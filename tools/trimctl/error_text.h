@@ -9,7 +9,8 @@
 
 namespace trimtab {
 
-// What to do about a reason of the API; empty for reasons that this program does not know.
+// What to do about a reason of the API; empty where the error itself says it all, and for reasons
+// that this program does not know.
 std::string_view HintFor(std::string_view reason);
 
 // Lines for a terminal: "REASON: message", one "  field: what to change" for each violation, the reason's metadata and

@@ -23,7 +23,8 @@ std::string FormatProgress(const ProgressState& state) {
                                      std::floor(percent), state.phase);
   if (state.total > 0) absl::StrAppend(&line, "  ", state.completed, "/", state.total);
   if (state.eta_seconds && percent < 100) {
-    absl::StrAppend(&line, "  ", FormatDuration(std::ceil(std::max(1.0, *state.eta_seconds))), " left");
+    const double seconds = std::ceil(std::clamp(*state.eta_seconds, 1.0, 1e6));
+    absl::StrAppend(&line, "  ", seconds < 60 ? absl::StrFormat("%.0f s", seconds) : FormatDuration(seconds), " left");
   }
   return line;
 }

@@ -34,7 +34,7 @@ size_t OffsetOf(std::string_view text, size_t cells) {
 }  // namespace
 
 std::string Styled(std::string_view text, std::string_view style, bool color) {
-  if (!color || text.empty()) return std::string(text);
+  if (!color || text.empty() || style.empty()) return std::string(text);
   return absl::StrCat("\033[", std::string(style), "m", std::string(text), "\033[0m");
 }
 

@@ -1,0 +1,155 @@
+#include "tools/trimctl/render.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tools/trimctl/watch.h"
+
+namespace trimtab {
+namespace {
+
+v1::RevisionSummary MakeRevision() {
+  v1::RevisionSummary revision;
+  revision.set_revision(2);
+  revision.set_method("grains");
+  revision.set_pair_count(50);
+  revision.set_recommended_strength(0.05f);
+  revision.set_max_strength(0.5f);
+  revision.set_kl_at_recommended(0.0668);
+  v1::EffectSummary& effect = *revision.mutable_held_out();
+  effect.set_pair_count(43);
+  effect.set_margin_gain(0.041);
+  effect.set_ci95_low(0.012);
+  effect.set_ci95_high(0.07);
+  effect.set_accuracy_before(0.5);
+  effect.set_accuracy_after(0.75);
+  revision.mutable_random_control()->set_directions(20);
+  revision.mutable_random_control()->set_mean_margin_gain(-0.001);
+  revision.add_layers()->set_layer(15);
+  revision.add_warnings("Only \033[31mfew pairs.");
+  return revision;
+}
+
+bool Has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+TEST(Render, RevisionShowsEffectControlCostAndWarnings) {
+  const std::string text = RenderRevision(MakeRevision(), false);
+  EXPECT_TRUE(Has(text, "2, fitted by grains on 50 pairs")) << text;
+  EXPECT_TRUE(Has(text, "0.05 (largest allowed 0.5)")) << text;
+  EXPECT_TRUE(Has(text, "+0.041 [+0.012, +0.070] nats per token on 43 pairs")) << text;
+  EXPECT_TRUE(Has(text, "50 % -> 75 % of these pairs")) << text;
+  EXPECT_TRUE(Has(text, "-0.001 on average")) << text;
+  EXPECT_TRUE(Has(text, "KL 0.0668")) << text;
+  EXPECT_TRUE(Has(text, "warning: Only \uFFFD[31mfew pairs.")) << text;
+  EXPECT_FALSE(Has(text, "validation gain")) << text;
+  EXPECT_FALSE(Has(text, "\033")) << text;
+}
+
+TEST(Render, ObjectivesShowTheStrengthThatWillBeUsed) {
+  v1::Objective objective;
+  objective.set_name("models/m/objectives/calm");
+  objective.set_state(v1::Objective::STATE_ACTIVE);
+  *objective.mutable_active() = MakeRevision();
+  EXPECT_TRUE(Has(RenderObjectives({objective}, false), "0.05  +0.041 [+0.012, +0.070]"));
+  objective.set_default_strength(0.25f);
+  EXPECT_TRUE(Has(RenderObjectives({objective}, false), "0.25  +0.041 [+0.012, +0.070]"));
+  v1::Objective creating;
+  creating.set_name("models/m/objectives/new");
+  creating.set_state(v1::Objective::STATE_CREATING);
+  creating.set_operation("operations/fit-1");
+  EXPECT_TRUE(Has(RenderObjectives({objective, creating}, false), "new   CREATING"));
+  EXPECT_TRUE(Has(RenderObjective(creating, {}, false), "CREATING, by operations/fit-1"));
+  EXPECT_TRUE(Has(RenderObjectives({}, false), "no objectives"));
+}
+
+TEST(Render, AFailedObjectiveSaysWhy) {
+  v1::Objective objective;
+  objective.set_state(v1::Objective::STATE_FAILED);
+  objective.mutable_error()->set_code(3);
+  objective.mutable_error()->set_message("no signal");
+  EXPECT_TRUE(Has(RenderObjective(objective, {}, false), "failed: no signal"));
+}
+
+TEST(Render, SteeringNamesRevisionsShortly) {
+  v1::DriftReport report;
+  v1::SteeringSelection& selection = *report.add_steering();
+  selection.set_objective("models/m/objectives/calm/revisions/3");
+  selection.set_strength(0.3f);
+  report.add_steering()->set_objective("models/m/objectives/kind");
+  EXPECT_EQ(FormatSteering(report.steering()), "calm@3 = 0.3, kind");
+}
+
+TEST(Render, DriftReportPutsDivergencesBesideAccuracy) {
+  v1::DriftReport report;
+  report.set_suite("probe");
+  report.set_items(120);
+  report.set_baseline_accuracy(0.25);
+  report.set_accuracy(0.275);
+  report.set_accuracy_delta(0.025);
+  report.set_mean_kl_text(0.0472);
+  report.set_text_tokens(2048);
+  report.set_baseline_cross_entropy(3.5);
+  report.set_cross_entropy_delta(0.05);
+  report.set_at_chance(true);
+  const std::string text = RenderDriftReport(report, false);
+  EXPECT_TRUE(Has(text, "3.5000   3.5500  +0.0500")) << text;
+  EXPECT_TRUE(Has(text, "0.0472 nats per token")) << text;
+  EXPECT_TRUE(Has(text, "25.0 %")) << text;
+  EXPECT_TRUE(Has(text, "no better than by chance")) << text;
+}
+
+TEST(Render, OperationsShowProgressAndErrors) {
+  google::longrunning::Operation running;
+  running.set_name("operations/a");
+  v1::RegisterObjectiveMetadata metadata;
+  metadata.set_objective("models/m/objectives/calm");
+  metadata.set_phase(v1::RegisterObjectiveMetadata::PHASE_MASKING);
+  metadata.set_completed_percent(42);
+  metadata.set_completed_pairs(3);
+  metadata.set_total_pairs(9);
+  metadata.mutable_eta()->set_seconds(7);
+  metadata.add_partial_failures()->set_message("pair 4: too long");
+  running.mutable_metadata()->PackFrom(metadata);
+  const ProgressState expected{
+      .phase = "masking tokens, recording activations", .percent = 42, .completed = 3, .total = 9, .eta_seconds = 7};
+  EXPECT_EQ(GetProgress(running), expected);
+  EXPECT_EQ(FormatPartialFailures(running), "  pair 4: too long\n");
+  google::longrunning::Operation failed;
+  failed.set_done(true);
+  failed.mutable_error()->set_code(3);
+  failed.mutable_error()->set_message("no signal");
+  const std::string text = RenderOperations({running, failed}, false);
+  EXPECT_TRUE(Has(text, "operations/a  register  42 %    calm    masking")) << text;
+  EXPECT_TRUE(Has(text, "FAILED")) << text;
+  EXPECT_TRUE(Has(text, "no signal")) << text;
+}
+
+TEST(Render, StatsSayWhatWasAppliedAndHowFastItWas) {
+  v1::GenerateResponse last;
+  v1::AppliedSteering& applied = *last.add_applied();
+  applied.set_objective("models/m/objectives/calm");
+  applied.set_revision(1);
+  applied.set_strength(0.1f);
+  applied.set_steered_tokens(20);
+  EXPECT_TRUE(Has(RenderApplied(last.applied()), "steered by calm@1 at 0.1: 20 tokens"));
+  last.set_finish_reason(v1::FINISH_REASON_STOP);
+  last.mutable_usage()->set_prompt_tokens(31);
+  last.mutable_usage()->set_cached_prompt_tokens(16);
+  last.mutable_usage()->set_output_tokens(21);
+  last.mutable_timing()->mutable_decode()->set_seconds(2);
+  EXPECT_EQ(RenderStats(last),
+            "31 prompt tokens (16 from the cache), 21 generated, then 10.0 tokens/s; ended by STOP\n");
+}
+
+TEST(Render, ScoresCountTokens) {
+  v1::ScoreResponse response;
+  v1::ContinuationScore& score = *response.add_scores();
+  score.set_log_likelihood(-3);
+  score.set_token_count(2);
+  score.set_is_greedy(true);
+  EXPECT_TRUE(Has(RenderScores({" Paris"}, response, false), "-3.0000    -1.5000       2  yes      Paris"));
+}
+
+}  // namespace
+}  // namespace trimtab
