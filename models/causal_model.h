@@ -21,9 +21,9 @@ class CausalModel {
 
   // token_ids [T] int64 -> [T, hidden] in dtype().
   virtual at::Tensor Embed(const at::Tensor& token_ids) const = 0;
-  // embeddings [T, hidden], any floating type -> residual stream [T, hidden] float32 after the last block that
-  // context.num_layers allows, before the final norm. Throws c10::Error on a shape mismatch (a programming error) and
-  // std::bad_alloc.
+  // embeddings [T, hidden], any floating type (with context.first_layer: the residual stream that enters that block)
+  // -> residual stream [T, hidden] float32 after the last block that context.num_layers allows, before the final norm.
+  // Throws c10::Error on a shape mismatch (a programming error) and std::bad_alloc.
   virtual at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const = 0;
   // Final norm and output head: hidden [R, hidden] -> float32 logits [R, vocab].
   virtual at::Tensor Logits(const at::Tensor& hidden) const = 0;

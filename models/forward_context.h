@@ -13,6 +13,7 @@ struct ForwardContext {
   AttentionBackend& attention;
   LayerTap& tap;
   int64_t num_layers = -1;  // run only the first so many blocks (early exit); -1: all
+  int64_t first_layer = 0;  // start at this block: the input is the residual stream that enters it
 };
 
 }  // namespace trimtab

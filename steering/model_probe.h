@@ -6,7 +6,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -114,7 +116,7 @@ class ModelProbe {
                                                                   JobContext& job) const;
   bool has_neutral_text() const { return !options_.neutral_text.empty(); }
   int64_t neutral_tokens() const;
-  // Mean over the tokens of the neutral text of KL(unsteered || steered), nats, with all positions steered.
+  // Mean over every second token of the neutral text of KL(unsteered || steered), nats, with all positions steered.
   absl::StatusOr<std::vector<double>> NeutralKl(const std::vector<SteeringSetting>& settings, JobContext& job);
 
  private:
@@ -138,13 +140,22 @@ class ModelProbe {
   void AddScores(const at::Tensor& hidden, const std::vector<ScoredToken>& scored, std::vector<double>& outputs) const;
   // Rows of `forest` through the whole model: [rows, hidden].
   at::Tensor RunForest(const TokenForest& forest, LayerTap& tap) const;
-  at::Tensor RunNeutral(LayerTap& tap) const;  // [neutral tokens, hidden]
+  // F of `pairs` under `settings`, which all steer from block `layer` on: added to outputs[pair * stride + place].
+  // `states`: the residual stream after that block, not steered, rows as Pack makes them.
+  absl::Status AddSteered(const std::vector<const EncodedPair*>& pairs, const Packed& packed, const at::Tensor& states,
+                          int64_t layer, MarginKind kind, const std::vector<SteeringSetting>& settings,
+                          const std::vector<size_t>& places, size_t stride, std::vector<double>& outputs,
+                          JobContext& job) const;
+  // The neutral text from block `first` on, whose input is `hidden` (first 0: the embeddings).
+  at::Tensor RunNeutral(at::Tensor hidden, int64_t first, int64_t num_layers, LayerTap& tap) const;
+  // Residual stream of the neutral text after block `layer`, not steered; kept.
+  const at::Tensor& NeutralStates(int64_t layer);
   double MeanKl(const at::Tensor& unsteered, const at::Tensor& steered) const;
 
   const std::shared_ptr<const LoadedModel> loaded_;
   ProbeOptions options_;
-  mutable at::Tensor vocab_mean_;  // [hidden], once needed
-  at::Tensor neutral_hidden_;      // [neutral tokens, hidden] unsteered, once needed
+  mutable at::Tensor vocab_mean_;                 // [hidden], once needed
+  std::map<int64_t, at::Tensor> neutral_states_;  // by layer [neutral tokens, hidden], once needed
 };
 
 }  // namespace trimtab

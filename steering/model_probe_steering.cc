@@ -1,17 +1,22 @@
 // ModelProbe's measurements of steering: effect on pairs and cost on neutral text.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <string>
 #include <unordered_set>
+#include <utility>
+#include <vector>
 
 #include "models/attention/dense_attention.h"
 #include "server/base/status_macros.h"
 #include "steering/model_probe.h"
+#include "steering/probe_taps.h"
 #include "steering/runtime/steering_bank.h"
 #include "steering/runtime/steering_tap.h"
 #include "steering/token_tree.h"
@@ -19,24 +24,23 @@
 namespace trimtab {
 namespace {
 
-constexpr int64_t kMaxTreeRows = 512;
 constexpr int64_t kKlRows = 128;  // rows of logits held at a time, twice
+constexpr int64_t kKlStride = 2;  // the output head costs more than the blocks above: every second token is scored
 
-int64_t DistinctVectors(const std::vector<SteeringSetting>& settings) {
+int64_t DistinctVectors(const std::vector<SteeringSetting>& settings, const std::vector<size_t>& places) {
   std::unordered_set<std::string> digests;
-  for (const SteeringSetting& setting : settings) {
-    if (setting.vector != nullptr) digests.insert(setting.vector->digest());
-  }
-  return std::max<int64_t>(1, static_cast<int64_t>(digests.size()));
+  for (size_t s : places) digests.insert(settings[s].vector->digest());
+  return static_cast<int64_t>(digests.size());
 }
 
-// Slots of the settings in `bank`, -1 for those without a vector. The bank must be large enough for all.
-std::vector<int32_t> LoadAll(SteeringBank& bank, const std::vector<SteeringSetting>& settings) {
-  std::vector<int32_t> slots;
-  for (const SteeringSetting& setting : settings) {
-    slots.push_back(setting.vector == nullptr ? -1 : *bank.Acquire(setting.vector));
+// Token ids of the rows that Pack makes for a pair.
+std::vector<TokenId> PackedTokens(const EncodedPair& pair, MarginKind kind) {
+  std::vector<TokenId> tokens = pair.prompt;
+  tokens.insert(tokens.end(), pair.preferred.begin(), pair.preferred.end() - 1);
+  if (IsPreference(kind) && !pair.dispreferred.empty()) {
+    tokens.insert(tokens.end(), pair.dispreferred.begin(), pair.dispreferred.end() - 1);
   }
-  return slots;
+  return tokens;
 }
 
 }  // namespace
@@ -45,10 +49,62 @@ absl::StatusOr<std::vector<std::vector<double>>> ModelProbe::SteeredMargins(
     const std::vector<const EncodedPair*>& pairs, MarginKind kind, const std::vector<SteeringSetting>& settings,
     JobContext& job) const {
   at::NoGradGuard no_grad;
-  SteeringBank bank(DistinctVectors(settings), num_layers(), hidden_size());
-  const std::vector<int32_t> slots = LoadAll(bank, settings);
+  // Settings by the first block that they steer: below it nothing changes, so nothing is computed again.
+  std::map<int64_t, std::vector<size_t>> places;
+  std::vector<size_t> unsteered;
+  for (size_t s = 0; s < settings.size(); ++s) {
+    if (settings[s].vector == nullptr || settings[s].strength == 0) {
+      unsteered.push_back(s);
+    } else {
+      places[settings[s].vector->spec().layers.front().layer].push_back(s);
+    }
+  }
+  std::vector<int64_t> layers;
+  for (const auto& [layer, own] : places) layers.push_back(layer);
+
+  std::vector<std::vector<double>> margins;
+  for (size_t begin = 0; begin < pairs.size();) {
+    std::vector<const EncodedPair*> batch;
+    int64_t tokens = 0;
+    do {
+      batch.push_back(pairs[begin]);
+      tokens += pairs[begin]->tokens();
+      ++begin;
+    } while (begin < pairs.size() && tokens + pairs[begin]->tokens() <= options_.batch_tokens);
+
+    const Packed packed = Pack(batch, kind);
+    std::vector<at::Tensor> embeddings;
+    for (const EncodedPair* pair : batch) embeddings.push_back(Embed(PackedTokens(*pair, kind)));
+    DenseAttention attention;
+    CaptureTap tap(layers, at::arange(packed.layout.num_tokens, at::kLong));
+    const at::Tensor hidden =
+        loaded_->model->Forward(at::cat(embeddings), {.layout = packed.layout, .attention = attention, .tap = tap});
+    std::vector<double> plain(batch.size(), 0.0);
+    if (!unsteered.empty()) AddScores(hidden, packed.scored, plain);
+    TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
+
+    std::vector<double> outputs(batch.size() * settings.size(), 0.0);
+    for (size_t l = 0; l < layers.size(); ++l) {
+      TRIMTAB_RETURN_IF_ERROR(AddSteered(batch, packed, tap.states()[l], layers[l], kind, settings, places[layers[l]],
+                                         settings.size(), outputs, job));
+    }
+    for (size_t p = 0; p < batch.size(); ++p) {
+      const auto first = outputs.begin() + static_cast<ptrdiff_t>(p * settings.size());
+      margins.emplace_back(first, first + static_cast<ptrdiff_t>(settings.size()));
+      for (size_t s : unsteered) margins.back()[s] = plain[p];
+    }
+  }
+  return margins;
+}
+
+absl::Status ModelProbe::AddSteered(const std::vector<const EncodedPair*>& pairs, const Packed& packed,
+                                    const at::Tensor& states, int64_t layer, MarginKind kind,
+                                    const std::vector<SteeringSetting>& settings, const std::vector<size_t>& places,
+                                    size_t stride, std::vector<double>& outputs, JobContext& job) const {
+  SteeringBank bank(DistinctVectors(settings, places), num_layers(), hidden_size());
+  std::map<size_t, int32_t> slots;
+  for (size_t s : places) slots[s] = *bank.Acquire(settings[s].vector);
   const bool mean = kind == MarginKind::kPrefMean || kind == MarginKind::kLikelihoodMean;
-  std::vector<double> outputs(pairs.size() * settings.size(), 0.0);
 
   TokenForest forest;
   std::vector<ScoredToken> scored;
@@ -57,7 +113,12 @@ absl::StatusOr<std::vector<std::vector<double>>> ModelProbe::SteeredMargins(
     if (scored.empty()) return absl::OkStatus();
     rows.entries.resize(static_cast<size_t>(forest.num_rows()) * kMaxSelections);
     SteeringTap tap(bank, rows);
-    AddScores(RunForest(forest, tap), scored, outputs);
+    const TokenLayout layout = forest.Layout();
+    TreeAttention attention(forest, loaded_->model->dtype());
+    const at::Tensor hidden =
+        loaded_->model->Forward(tap.At(Site::kBlockOutput, layer, forest.Embeddings()),
+                                {.layout = layout, .attention = attention, .tap = tap, .first_layer = layer + 1});
+    AddScores(hidden, scored, outputs);
     forest = TokenForest();
     scored.clear();
     rows.entries.clear();
@@ -67,55 +128,49 @@ absl::StatusOr<std::vector<std::vector<double>>> ModelProbe::SteeredMargins(
   for (size_t p = 0; p < pairs.size(); ++p) {
     const EncodedPair& pair = *pairs[p];
     const auto length = static_cast<int64_t>(pair.prompt.size());
-    const at::Tensor prompt = Embed(pair.prompt);
+    const at::Tensor prompt = states.narrow(0, packed.prompt_begin[p], length);
     std::vector<const std::vector<TokenId>*> answers = {&pair.preferred};
     if (IsPreference(kind) && !pair.dispreferred.empty()) answers.push_back(&pair.dispreferred);
-    std::vector<at::Tensor> answer_rows;
-    for (const auto* answer : answers) answer_rows.push_back(Embed({answer->begin(), answer->end() - 1}));
+    std::vector<at::Tensor> answer_states;
+    int64_t answer_begin = packed.answers_begin[p];
+    for (const auto* answer : answers) {
+      const auto count = static_cast<int64_t>(answer->size()) - 1;
+      answer_states.push_back(states.narrow(0, answer_begin, count));
+      answer_begin += count;
+    }
 
-    TokenForest::Place root;  // unsteered prompt rows that the pair's settings share in this tree
-    int64_t root_rows = 0, tree_begin = 0;
-    bool has_tree = false;
-    for (size_t s = 0; s < settings.size(); ++s) {
+    TokenForest::Place root;  // prompt rows before the first steered one, shared by the settings
+    int64_t root_rows = -1;
+    for (size_t s : places) {
       const SteeringSetting& setting = settings[s];
       const int64_t from = PlannedSteering{.apply_to = setting.apply_to}.steer_from(length);
       const int64_t needed = pair.tokens() - from;
-      const bool fits = has_tree && from > 0 && from == root_rows &&
-                        forest.num_rows() - tree_begin + needed <= kMaxTreeRows &&
-                        forest.num_rows() + needed <= options_.batch_tokens;
-      if (!fits) {
-        if (forest.num_rows() + from + needed > options_.batch_tokens) TRIMTAB_RETURN_IF_ERROR(run());
-        tree_begin = forest.num_rows();
+      if (forest.num_rows() > 0 && forest.num_rows() + from + needed > options_.batch_tokens) {
+        TRIMTAB_RETURN_IF_ERROR(run());
+        root_rows = -1;
+      }
+      if (from != root_rows || from == 0) {
         root = forest.Add({}, prompt.narrow(0, 0, from));
         root_rows = from;
-        has_tree = true;
       }
       const int64_t steered_begin = forest.num_rows();
       const TokenForest::Place end = forest.Add(root, prompt.narrow(0, from, length - from));
       for (size_t a = 0; a < answers.size(); ++a) {
-        const TokenForest::Place answer_end = forest.Add(end, answer_rows[a]);
+        const TokenForest::Place answer_end = forest.Add(end, answer_states[a]);
         const auto size = static_cast<int64_t>(answers[a]->size());
         const double weight = (a == 0 ? 1.0 : -1.0) / (mean ? static_cast<double>(size) : 1.0);
         for (int64_t t = 0; t < size; ++t) {
           const int64_t row = t == 0 ? forest.last_row(end) : forest.last_row({answer_end.segment, t});
-          scored.push_back(
-              {row, (*answers[a])[static_cast<size_t>(t)], static_cast<int64_t>(p * settings.size() + s), weight});
+          scored.push_back({row, (*answers[a])[static_cast<size_t>(t)], static_cast<int64_t>(p * stride + s), weight});
         }
       }
       rows.entries.resize(static_cast<size_t>(forest.num_rows()) * kMaxSelections);
       for (int64_t row = steered_begin; row < forest.num_rows(); ++row) {
-        rows.entries[static_cast<size_t>(row) * kMaxSelections] = {slots[s], slots[s] < 0 ? 0 : setting.strength};
+        rows.entries[static_cast<size_t>(row) * kMaxSelections] = {slots.at(s), setting.strength};
       }
     }
   }
-  TRIMTAB_RETURN_IF_ERROR(run());
-
-  std::vector<std::vector<double>> margins(pairs.size());
-  for (size_t p = 0; p < pairs.size(); ++p) {
-    const auto begin = outputs.begin() + static_cast<ptrdiff_t>(p * settings.size());
-    margins[p].assign(begin, begin + static_cast<ptrdiff_t>(settings.size()));
-  }
-  return margins;
+  return run();
 }
 
 int64_t ModelProbe::neutral_tokens() const {
@@ -124,44 +179,61 @@ int64_t ModelProbe::neutral_tokens() const {
   return tokens;
 }
 
-at::Tensor ModelProbe::RunNeutral(LayerTap& tap) const {
-  std::vector<TokenId> tokens;
+at::Tensor ModelProbe::RunNeutral(at::Tensor hidden, int64_t first, int64_t num_layers, LayerTap& tap) const {
   std::vector<SequenceSpan> spans;
   for (const std::vector<TokenId>& chunk : options_.neutral_text) {
-    tokens.insert(tokens.end(), chunk.begin(), chunk.end());
     spans.push_back({.length = static_cast<int64_t>(chunk.size())});
   }
   const TokenLayout layout = TokenLayout::Dense(std::move(spans));
   DenseAttention attention;
-  return loaded_->model->Forward(Embed(tokens), {.layout = layout, .attention = attention, .tap = tap});
+  return loaded_->model->Forward(
+      std::move(hidden),
+      {.layout = layout, .attention = attention, .tap = tap, .num_layers = num_layers, .first_layer = first});
+}
+
+const at::Tensor& ModelProbe::NeutralStates(int64_t layer) {
+  at::Tensor& states = neutral_states_[layer];
+  if (states.defined()) return states;
+  const auto place = neutral_states_.find(layer);
+  IdentityTap tap;
+  if (place != neutral_states_.begin()) {  // go on from the nearest block below
+    const auto below = std::prev(place);
+    states = RunNeutral(below->second, below->first + 1, layer + 1, tap);
+  } else {
+    std::vector<TokenId> tokens;
+    for (const std::vector<TokenId>& chunk : options_.neutral_text) {
+      tokens.insert(tokens.end(), chunk.begin(), chunk.end());
+    }
+    states = RunNeutral(Embed(tokens), 0, layer + 1, tap);
+  }
+  return states;
 }
 
 double ModelProbe::MeanKl(const at::Tensor& unsteered, const at::Tensor& steered) const {
+  const at::Tensor rows = at::arange(0, unsteered.size(0), kKlStride, at::kLong);
   double sum = 0;
-  for (int64_t begin = 0; begin < unsteered.size(0); begin += kKlRows) {
-    const int64_t count = std::min(kKlRows, unsteered.size(0) - begin);
-    const at::Tensor p = at::log_softmax(loaded_->model->Logits(unsteered.narrow(0, begin, count)), -1);
-    const at::Tensor q = at::log_softmax(loaded_->model->Logits(steered.narrow(0, begin, count)), -1);
+  for (int64_t begin = 0; begin < rows.size(0); begin += kKlRows) {
+    const at::Tensor slice = rows.narrow(0, begin, std::min(kKlRows, rows.size(0) - begin));
+    const at::Tensor p = at::log_softmax(loaded_->model->Logits(unsteered.index_select(0, slice)), -1);
+    const at::Tensor q = at::log_softmax(loaded_->model->Logits(steered.index_select(0, slice)), -1);
     sum += (p.exp() * (p - q)).sum(-1).to(at::kDouble).sum().item<double>();
   }
-  return sum / static_cast<double>(unsteered.size(0));
+  return sum / static_cast<double>(rows.size(0));
 }
 
 absl::StatusOr<std::vector<double>> ModelProbe::NeutralKl(const std::vector<SteeringSetting>& settings,
                                                           JobContext& job) {
   if (!has_neutral_text()) return absl::FailedPreconditionError("the server has no neutral text");
   at::NoGradGuard no_grad;
-  if (!neutral_hidden_.defined()) {
-    IdentityTap tap;
-    neutral_hidden_ = RunNeutral(tap);
-    TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
-  }
   std::vector<double> divergences;
   for (const SteeringSetting& setting : settings) {
     if (setting.vector == nullptr || setting.strength == 0) {
       divergences.push_back(0);
       continue;
     }
+    const int64_t layer = setting.vector->spec().layers.front().layer;
+    const at::Tensor& states = NeutralStates(layer);
+    TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
     SteeringBank bank(1, num_layers(), hidden_size());
     SteeringRows rows;
     rows.entries.resize(static_cast<size_t>(neutral_tokens()) * kMaxSelections);
@@ -170,7 +242,9 @@ absl::StatusOr<std::vector<double>> ModelProbe::NeutralKl(const std::vector<Stee
       rows.entries[row] = {slot, setting.strength};
     }
     SteeringTap tap(bank, rows);
-    divergences.push_back(MeanKl(neutral_hidden_, RunNeutral(tap)));
+    const at::Tensor steered = RunNeutral(tap.At(Site::kBlockOutput, layer, states), layer + 1, num_layers(), tap);
+    TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
+    divergences.push_back(MeanKl(NeutralStates(num_layers() - 1), steered));
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
   }
   return divergences;

@@ -2,13 +2,23 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/tensor.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <limits>
+#include <numeric>
+#include <unordered_map>
+#include <utility>
 
 namespace trimtab {
+namespace {
+
+constexpr size_t kMaxPadding = 2;  // cells of a batch's masks over those of its units
+
+}  // namespace
 
 TokenForest::Place TokenForest::Add(const Place& place, const at::Tensor& embeddings) {
   const int64_t length = embeddings.size(0);
@@ -48,52 +58,147 @@ TokenLayout TokenForest::Layout() const {
   return layout;
 }
 
-at::Tensor TokenForest::Visible(int64_t root) const {
-  const int64_t first = segments_[roots_[root]].begin;
-  const int64_t end = root + 1 < static_cast<int64_t>(roots_.size()) ? segments_[roots_[root + 1]].begin : num_rows_;
-  at::Tensor visible = at::zeros({end - first, end - first}, at::kBool);
-  bool* data = visible.data_ptr<bool>();
-  for (int64_t s = roots_[root]; s < static_cast<int64_t>(segments_.size()) && segments_[s].root == root; ++s) {
-    const Segment& segment = segments_[s];
-    for (int64_t i = 0; i < segment.length; ++i) {
-      bool* row = data + (segment.begin - first + i) * (end - first);
-      const int64_t own = segment.begin - first;
-      for (int64_t j = 0; j <= i; ++j) row[own + j] = true;
-      for (Place place = segment.parent; place.segment >= 0; place = segments_[place.segment].parent) {
-        const int64_t begin = segments_[place.segment].begin - first;
-        for (int64_t j = 0; j < place.rows; ++j) row[begin + j] = true;
-      }
+std::vector<TreeAttention::Unit> TreeAttention::Units(const TokenForest& forest) {
+  using Segment = TokenForest::Segment;
+  const std::vector<Segment>& segments = forest.segments_;
+  std::vector<Unit> units;
+  std::vector<size_t> unit_of(segments.size());
+  std::vector<std::vector<size_t>> members;  // segments of each unit
+  for (size_t s = 0; s < segments.size(); ++s) {
+    const int64_t parent = segments[s].parent.segment;
+    // A root and its direct continuations begin units.
+    if (parent < 0 || segments[parent].parent.segment < 0) {
+      unit_of[s] = members.size();
+      members.push_back({s});
+    } else {
+      unit_of[s] = unit_of[parent];
+      members[unit_of[s]].push_back(s);
     }
   }
-  return visible;
+  for (const std::vector<size_t>& own : members) {
+    Unit unit;
+    std::unordered_map<int64_t, size_t> column;  // of a row among the keys
+    const Segment& first = segments[own.front()];
+    const auto add_key = [&](int64_t row) {
+      column[row] = unit.keys.size();
+      unit.keys.push_back(row);
+    };
+    for (int64_t j = 0; j < first.parent.rows; ++j) add_key(segments[first.parent.segment].begin + j);
+    for (size_t s : own) {
+      for (int64_t i = 0; i < segments[s].length; ++i) {
+        unit.rows.push_back(segments[s].begin + i);
+        add_key(segments[s].begin + i);
+      }
+    }
+    unit.visible.assign(unit.rows.size() * unit.keys.size(), 0);
+    size_t query = 0;
+    for (size_t s : own) {
+      for (int64_t i = 0; i < segments[s].length; ++i, ++query) {
+        uint8_t* sees = &unit.visible[query * unit.keys.size()];
+        TokenForest::Place place{static_cast<int64_t>(s), i + 1};
+        for (; place.segment >= 0; place = segments[place.segment].parent) {
+          for (int64_t j = 0; j < place.rows; ++j) sees[column.at(segments[place.segment].begin + j)] = 1;
+        }
+      }
+    }
+    units.push_back(std::move(unit));
+  }
+  return units;
+}
+
+TreeAttention::Batch TreeAttention::MakeBatch(const std::vector<Unit>& units, const std::vector<size_t>& members,
+                                              at::ScalarType dtype) {
+  Batch batch{.units = static_cast<int64_t>(members.size())};
+  for (size_t m : members) {
+    batch.max_rows = std::max(batch.max_rows, static_cast<int64_t>(units[m].rows.size()));
+    batch.max_keys = std::max(batch.max_keys, static_cast<int64_t>(units[m].keys.size()));
+  }
+  std::vector<int64_t> rows, keys;
+  at::Tensor bias = at::full({batch.units, 1, batch.max_rows, batch.max_keys}, -std::numeric_limits<float>::infinity());
+  float* values = bias.data_ptr<float>();
+  for (size_t m : members) {
+    const Unit& unit = units[m];
+    const auto own_rows = static_cast<int64_t>(unit.rows.size()), own_keys = static_cast<int64_t>(unit.keys.size());
+    for (int64_t i = 0; i < batch.max_rows; ++i) {
+      // A padding query sees the first key, so that its softmax is defined; its result is not read.
+      for (int64_t j = 0; j < own_keys; ++j) {
+        if (i < own_rows ? unit.visible[i * own_keys + j] != 0 : j == 0) values[i * batch.max_keys + j] = 0;
+      }
+      rows.push_back(unit.rows[i < own_rows ? i : 0]);
+    }
+    for (int64_t j = 0; j < batch.max_keys; ++j) keys.push_back(unit.keys[j < own_keys ? j : 0]);
+    values += batch.max_rows * batch.max_keys;
+  }
+  batch.rows = at::tensor(rows);
+  batch.keys = at::tensor(keys);
+  batch.bias = bias.to(dtype);
+  return batch;
 }
 
 TreeAttention::TreeAttention(const TokenForest& forest, at::ScalarType dtype) {
-  for (size_t root = 0; root < forest.roots_.size(); ++root) {
-    const at::Tensor visible = forest.Visible(static_cast<int64_t>(root));
-    bias_.push_back(
-        at::zeros(visible.sizes(), dtype).masked_fill_(visible.logical_not(), -std::numeric_limits<float>::infinity()));
+  const std::vector<Unit> units = Units(forest);
+  std::vector<size_t> order(units.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return std::pair(units[a].keys.size(), units[a].rows.size()) >
+           std::pair(units[b].keys.size(), units[b].rows.size());
+  });
+  std::vector<int64_t> place(static_cast<size_t>(forest.num_rows()));
+  int64_t begin = 0;  // of the batch in the outputs
+  std::vector<size_t> members;
+  size_t max_rows = 0, max_keys = 0, cells = 0;
+  const auto close = [&]() {
+    batches_.push_back(MakeBatch(units, members, dtype));
+    const int64_t stride = batches_.back().max_rows;
+    for (size_t u = 0; u < members.size(); ++u) {
+      const Unit& unit = units[members[u]];
+      for (size_t i = 0; i < unit.rows.size(); ++i) {
+        place[unit.rows[i]] = begin + static_cast<int64_t>(u) * stride + static_cast<int64_t>(i);
+      }
+    }
+    begin += batches_.back().units * stride;
+    members.clear();
+    max_rows = max_keys = cells = 0;
+  };
+  for (size_t u : order) {
+    const size_t rows = std::max(max_rows, units[u].rows.size()), keys = std::max(max_keys, units[u].keys.size());
+    const size_t real = cells + units[u].rows.size() * units[u].keys.size();
+    if (!members.empty() && rows * keys * (members.size() + 1) > kMaxPadding * real) {
+      close();
+      max_rows = units[u].rows.size();
+      max_keys = units[u].keys.size();
+      cells = max_rows * max_keys;
+    } else {
+      max_rows = rows;
+      max_keys = keys;
+      cells = real;
+    }
+    members.push_back(u);
   }
+  if (!members.empty()) close();
+  place_ = at::tensor(place);
 }
 
 at::Tensor TreeAttention::Attend(int64_t, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 const TokenLayout& layout) {
+                                 const TokenLayout&) {
   const int64_t heads = q.size(1), kv_heads = k.size(1), head_dim = q.size(2), group = heads / kv_heads;
   std::vector<at::Tensor> outputs;
-  for (size_t tree = 0; tree < layout.sequences.size(); ++tree) {
-    const int64_t begin = layout.sequences[tree].begin, rows = layout.sequences[tree].length;
-    // [kv_heads, group, rows, head_dim]; a group's queries share keys and values without copies.
+  for (const Batch& batch : batches_) {
+    // [units, heads, rows, head_dim]; the heads of a group read the same keys and values.
     const at::Tensor queries =
-        q.narrow(0, begin, rows).reshape({rows, kv_heads, group, head_dim}).permute({1, 2, 0, 3});
-    const at::Tensor keys =
-        k.narrow(0, begin, rows).permute({1, 0, 2}).unsqueeze(1).expand({kv_heads, group, rows, head_dim});
-    const at::Tensor values =
-        v.narrow(0, begin, rows).permute({1, 0, 2}).unsqueeze(1).expand({kv_heads, group, rows, head_dim});
-    const at::Tensor mixed =
-        at::scaled_dot_product_attention(queries, keys, values, bias_[tree].view({1, 1, rows, rows}));
-    outputs.push_back(mixed.permute({2, 0, 1, 3}).reshape({rows, heads, head_dim}));
+        q.index_select(0, batch.rows).view({batch.units, batch.max_rows, heads, head_dim}).permute({0, 2, 1, 3});
+    const auto shared = [&](const at::Tensor& x) {
+      return x.index_select(0, batch.keys)
+          .view({batch.units, batch.max_keys, kv_heads, 1, head_dim})
+          .permute({0, 2, 3, 1, 4})
+          .expand({batch.units, kv_heads, group, batch.max_keys, head_dim})
+          .reshape({batch.units, heads, batch.max_keys, head_dim});
+    };
+    outputs.push_back(at::scaled_dot_product_attention(queries, shared(k), shared(v), batch.bias)
+                          .permute({0, 2, 1, 3})
+                          .reshape({batch.units * batch.max_rows, heads, head_dim}));
   }
-  return outputs.size() == 1 ? outputs[0] : at::cat(outputs);
+  return (outputs.size() == 1 ? outputs[0] : at::cat(outputs)).index_select(0, place_);
 }
 
 }  // namespace trimtab

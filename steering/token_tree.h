@@ -42,8 +42,6 @@ class TokenForest {
     int64_t begin = 0, length = 0;
     int64_t position = 0;  // of the first row
   };
-  // [rows, rows] bool of tree `root`: which rows each row sees.
-  at::Tensor Visible(int64_t root) const;
 
   std::vector<Segment> segments_;
   std::vector<int64_t> roots_;  // first segments of the trees
@@ -51,7 +49,8 @@ class TokenForest {
   int64_t num_rows_ = 0;
 };
 
-// Attention over a forest's rows by an explicit mask per tree. Memory per tree: rows^2. Differentiable.
+// Attention over a forest's rows. A root, and each of the root's continuations with all that follows it, is a unit: its
+// rows see the root's rows before it and each other. Units of like size run as one padded batch. Differentiable.
 class TreeAttention final : public AttentionBackend {
  public:
   TreeAttention(const TokenForest& forest, at::ScalarType dtype);
@@ -59,7 +58,21 @@ class TreeAttention final : public AttentionBackend {
                     const TokenLayout& layout) override;
 
  private:
-  std::vector<at::Tensor> bias_;  // per tree [rows, rows] in the activations' type: 0 or minus infinity
+  struct Unit {
+    std::vector<int64_t> rows;     // queries
+    std::vector<int64_t> keys;     // rows that some query sees
+    std::vector<uint8_t> visible;  // [rows, keys]
+  };
+  struct Batch {
+    int64_t units = 0, max_rows = 0, max_keys = 0;
+    at::Tensor rows, keys;  // [units * max_rows], [units * max_keys] int64; padding repeats the first
+    at::Tensor bias;        // [units, 1, max_rows, max_keys] in the activations' type: 0 or minus infinity
+  };
+  static std::vector<Unit> Units(const TokenForest& forest);
+  static Batch MakeBatch(const std::vector<Unit>& units, const std::vector<size_t>& members, at::ScalarType dtype);
+
+  std::vector<Batch> batches_;
+  at::Tensor place_;  // [num_rows] int64: where each row's result stands in the batches' outputs, one after another
 };
 
 }  // namespace trimtab

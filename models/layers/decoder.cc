@@ -31,7 +31,7 @@ at::Tensor Decoder::Forward(at::Tensor embeddings, const ForwardContext& context
   at::Tensor mlp;                                 // [T, hidden], what the last block has yet to add; or undefined
   const RopeTable* table = nullptr;
   at::Tensor cos, sin;  // [T, head_dim / 2]
-  for (int64_t layer = 0; layer < count; ++layer) {
+  for (int64_t layer = context.first_layer; layer < count; ++layer) {
     const DecoderLayerWeights& weights = layers_[static_cast<size_t>(layer)];
     const LayerSpec& spec = spec_.layers[static_cast<size_t>(layer)];
     if (ropes_[static_cast<size_t>(layer)].get() != table) {

@@ -133,7 +133,6 @@ absl::StatusOr<SearchResult> SearchDirections(const GrainsConfig& config, ModelP
   std::vector<std::vector<double>> margins;  // [trial + 1][pair]
   const auto measure = [&](float sign) -> absl::Status {
     std::vector<SteeringSetting> settings = {{}};
-    settings[0].apply_to = ApplyToOf(config);
     for (const Trial& trial : trials) {
       settings.push_back(Setting(config, vectors[trial.candidate], sign * trial.strength));
     }
@@ -211,7 +210,6 @@ absl::StatusOr<std::vector<double>> RandomControl(const GrainsConfig& config, co
                                                   const std::vector<const EncodedPair*>& pairs, MarginKind kind,
                                                   JobContext& job) {
   std::vector<SteeringSetting> settings = {{}};
-  settings[0].apply_to = ApplyToOf(config);
   for (int r = 0; r < config.random_directions(); ++r) {
     DirectionSet random = directions;
     for (size_t l = 0; l < random.size(); ++l) {

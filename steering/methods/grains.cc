@@ -29,7 +29,7 @@ namespace {
 using methods::v1::GrainsConfig;
 
 constexpr size_t kMinRows = 4;           // pairs with a delta that a decomposition needs
-constexpr size_t kMaxControlPairs = 24;  // the random control runs on no more
+constexpr size_t kMaxControlPairs = 12;  // the random control runs on no more
 constexpr double kCandidateDepths[] = {0.5, 0.6, 0.7};
 
 // Layers to measure at, ascending.
