@@ -121,7 +121,7 @@ std::vector<AddedTokenSection> AddedTokenMatcher::Split(std::string_view text,
     i = end;
     if (token->single_word && (EndsWithWord(text, begin) || StartsWithWord(text, end))) continue;
     if (token->lstrip) begin = std::max(SkipSpacesBack(text, begin), done);
-    if (token->rstrip) end = SkipSpaces(text, end);
+    if (token->rstrip) end = i = SkipSpaces(text, end);
     if (done < begin) sections.push_back({{done, begin}, std::nullopt});
     sections.push_back({{begin, end}, token->id});
     done = end;

@@ -148,6 +148,8 @@ TEST(TokenizerTest, AddedTokenFlags) {
   EXPECT_THAT(built->Encode("a <r> \n b", kParse), ElementsAre(0, 6, 10, 1));
   EXPECT_THAT(built->Encode("cd acd cde cd", kParse), ElementsAre(11, 6, 0, 2, 3, 6, 2, 3, 4, 6, 11));
   EXPECT_THAT(built->Encode("a<p><l>", kPlain), ElementsAre(0, 12));
+  // White space that one token took is not the next one's (the reference stops with a panic).
+  EXPECT_THAT(built->Encode("<r>  <l>b", kParse), ElementsAre(10, 9, 1));
   EXPECT_TRUE(built->IsSpecial(9));
   EXPECT_FALSE(built->IsSpecial(12));
   EXPECT_EQ(built->Decode({9, 0, 12}, true), "a<p>");

@@ -2,11 +2,12 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
+
+#include "models/weights/gguf.h"
 
 namespace trimtab {
 namespace {
@@ -16,66 +17,11 @@ namespace {
   std::abort();
 }
 
-// Reads the values of a GGUF file in order. For files that the build vouches for: nothing is checked.
-class GgufCursor {
- public:
-  explicit GgufCursor(const std::string& bytes) : bytes_(bytes) {}
-
-  template <typename T>
-  T Take() {
-    T value;
-    std::memcpy(&value, bytes_.data() + at_, sizeof(T));
-    at_ += sizeof(T);
-    return value;
-  }
-
-  std::string TakeString() {
-    const auto length = Take<uint64_t>();
-    at_ += length;
-    return bytes_.substr(at_ - length, length);
-  }
-
-  // A value as JSON: numbers, strings and arrays of them.
-  nlohmann::json TakeValue(uint32_t type) {
-    switch (type) {
-      case 0:
-        return Take<uint8_t>();
-      case 1:
-        return Take<int8_t>();
-      case 2:
-        return Take<uint16_t>();
-      case 3:
-        return Take<int16_t>();
-      case 4:
-        return Take<uint32_t>();
-      case 5:
-        return Take<int32_t>();
-      case 6:
-        return Take<float>();
-      case 7:
-        return Take<uint8_t>() != 0;
-      case 8:
-        return TakeString();
-      case 10:
-        return Take<uint64_t>();
-      case 11:
-        return Take<int64_t>();
-      case 12:
-        return Take<double>();
-      default:
-        break;
-    }
-    if (type != 9) Fail("unknown GGUF type");
-    const auto element = Take<uint32_t>();
-    nlohmann::json array = nlohmann::json::array();
-    for (uint64_t left = Take<uint64_t>(); left > 0; --left) array.push_back(TakeValue(element));
-    return array;
-  }
-
- private:
-  const std::string& bytes_;
-  size_t at_ = 0;
-};
+template <typename T>
+T OrFail(absl::StatusOr<T> value) {
+  if (!value.ok()) Fail(std::string(value.status().message()));
+  return *std::move(value);
+}
 
 std::string GgufPath(const std::string& name) {
   if (name == "smollm2") return "../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -105,35 +51,30 @@ std::string ReadTestFile(const std::string& path) {
 }
 
 TestVocabulary LoadTestVocabulary(const std::string& name) {
-  const std::string bytes = ReadTestFile(GgufPath(name));
-  GgufCursor cursor(bytes);
-  cursor.Take<uint64_t>();  // magic and version
-  cursor.Take<uint64_t>();  // number of tensors
-  std::map<std::string, nlohmann::json> values;
-  for (uint64_t left = cursor.Take<uint64_t>(); left > 0; --left) {
-    const std::string key = cursor.TakeString();
-    const auto type = cursor.Take<uint32_t>();
-    values[key] = cursor.TakeValue(type);
-  }
-  TestVocabulary result;
-  const auto id = [&](const std::string& key) -> std::optional<TokenId> {
-    const auto found = values.find("tokenizer.ggml." + key + "_token_id");
-    if (found == values.end()) return std::nullopt;
-    return found->second.get<TokenId>();
+  const std::shared_ptr<const GgufFile> file = OrFail(GgufFile::Open(GgufPath(name)));
+  const auto texts = [&](const char* key) {
+    const std::vector<std::string_view> views = OrFail(file->GetStrings(key));
+    return std::vector<std::string>(views.begin(), views.end());
   };
-  result.vocabulary = {.model = values["tokenizer.ggml.model"],
-                       .pre = values["tokenizer.ggml.pre"],
-                       .tokens = values["tokenizer.ggml.tokens"],
-                       .token_types = values["tokenizer.ggml.token_type"],
-                       .merges = values["tokenizer.ggml.merges"],
-                       .bos = id("bos"),
-                       .eos = id("eos"),
-                       .pad = id("padding"),
-                       .unk = id("unknown")};
-  if (values.count("tokenizer.ggml.add_bos_token")) {
-    result.vocabulary.add_bos = values["tokenizer.ggml.add_bos_token"].get<bool>();
+  const auto id = [&](const char* key) -> std::optional<TokenId> {
+    if (!file->Has(key)) return std::nullopt;
+    return static_cast<TokenId>(OrFail(file->GetInt(key)));
+  };
+  const std::vector<int64_t> types = OrFail(file->GetInts("tokenizer.ggml.token_type"));
+  TestVocabulary result;
+  result.vocabulary = {.model = std::string(OrFail(file->GetString("tokenizer.ggml.model"))),
+                       .pre = std::string(OrFail(file->GetString("tokenizer.ggml.pre"))),
+                       .tokens = texts("tokenizer.ggml.tokens"),
+                       .token_types = std::vector<int32_t>(types.begin(), types.end()),
+                       .merges = texts("tokenizer.ggml.merges"),
+                       .bos = id("tokenizer.ggml.bos_token_id"),
+                       .eos = id("tokenizer.ggml.eos_token_id"),
+                       .pad = id("tokenizer.ggml.padding_token_id"),
+                       .unk = id("tokenizer.ggml.unknown_token_id")};
+  if (file->Has("tokenizer.ggml.add_bos_token")) {
+    result.vocabulary.add_bos = OrFail(file->GetBool("tokenizer.ggml.add_bos_token"));
   }
-  if (values.count("tokenizer.chat_template")) result.chat_template = values["tokenizer.chat_template"];
+  result.chat_template = std::string(OrFail(file->GetStringOr("tokenizer.chat_template", "")));
   return result;
 }
 
@@ -141,9 +82,7 @@ std::shared_ptr<const Tokenizer> TestTokenizer(const std::string& name) {
   static auto& cache = *new std::map<std::string, std::shared_ptr<const Tokenizer>>;
   std::shared_ptr<const Tokenizer>& tokenizer = cache[name];
   if (tokenizer == nullptr) {
-    auto built = Tokenizer::FromGguf(LoadTestVocabulary(name).vocabulary);
-    if (!built.ok()) Fail(std::string(built.status().message()));
-    tokenizer = *std::move(built);
+    tokenizer = OrFail(Tokenizer::FromGguf(LoadTestVocabulary(name).vocabulary));
   }
   return tokenizer;
 }
