@@ -1,0 +1,240 @@
+// One forward pass for gradients and for serving: whatever the path, the same numbers (architecture.md, section 6).
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "models/attention/dense_attention.h"
+#include "models/kernels/packed_matrix.h"
+#include "models/testing/paged_run.h"
+#include "models/testing/tiny_model.h"
+
+namespace trimtab {
+namespace {
+
+constexpr int64_t kLength = 70;
+
+std::vector<int64_t> RandomTokens(int64_t count, uint64_t seed, int64_t vocab = 256) {
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  const at::Tensor tokens = at::randint(vocab, {count}, generator, at::kLong);
+  return {tokens.const_data_ptr<int64_t>(), tokens.const_data_ptr<int64_t>() + count};
+}
+
+TokenLayout OneSequence(int64_t length, std::vector<int64_t> branches = {}) {
+  SequenceSpan span;
+  span.length = length;
+  span.branches = std::move(branches);
+  return TokenLayout::Dense({span});
+}
+
+at::Tensor DenseLogits(const CausalModel& model, const at::Tensor& embeddings, const TokenLayout& layout) {
+  DenseAttention attention;
+  IdentityTap tap;
+  return model.Logits(model.Forward(embeddings, {layout, attention, tap}));
+}
+
+double MaxDifference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
+
+class EquivalenceTest : public testing::TestWithParam<at::ScalarType> {
+ protected:
+  const std::shared_ptr<const CausalModel> model_ = MakeTinyModel({.dtype = GetParam()});
+  const std::vector<int64_t> tokens_ = RandomTokens(kLength, 11);
+  const at::NoGradGuard no_grad_;
+
+  at::Tensor InChunks(const std::vector<int64_t>& chunks) const {
+    PagedRun run(*model_, 7, 16);
+    std::vector<at::Tensor> logits;
+    auto next = tokens_.begin();
+    for (const int64_t chunk : chunks) {
+      logits.push_back(run.Logits({{0, {next, next + chunk}}}));
+      next += chunk;
+    }
+    return at::cat(logits);
+  }
+};
+
+TEST_P(EquivalenceTest, DenseOneShotChunkedAndTokenByTokenAgree) {
+  const at::Tensor dense = DenseLogits(*model_, model_->Embed(at::tensor(tokens_)), OneSequence(kLength));
+  const at::Tensor one_shot = InChunks({kLength});
+  const at::Tensor chunked = InChunks({1, 7, 16, 33, 13});
+  const at::Tensor by_token = InChunks(std::vector<int64_t>(kLength, 1));
+  // bfloat16 rounds at other places in the two backends; logits are of order 10 here.
+  const double tolerance = GetParam() == at::kFloat ? 1e-3 : 1.5;
+  EXPECT_LT(MaxDifference(dense, one_shot), tolerance);
+  EXPECT_LT(((dense - one_shot).norm() / dense.norm()).item<double>(), GetParam() == at::kFloat ? 1e-5 : 0.02);
+  if (PackedMatrix::Supports(GetParam())) {  // then no row depends on its company
+    EXPECT_TRUE(at::equal(one_shot, chunked));
+    EXPECT_TRUE(at::equal(one_shot, by_token));
+  } else {
+    EXPECT_LT(MaxDifference(one_shot, chunked), tolerance);
+    EXPECT_LT(MaxDifference(one_shot, by_token), tolerance);
+  }
+}
+
+TEST_P(EquivalenceTest, AMixedBatchGivesEachSequenceWhatItGetsAlone) {
+  PagedRun together(*model_, 30, 16);
+  std::vector<std::vector<int64_t>> prompts;
+  std::vector<PagedRun::Chunk> chunks;
+  for (int64_t i = 0; i < 5; ++i) {
+    prompts.push_back(RandomTokens(5 + 17 * i, 100 + i));
+    chunks.push_back({i, prompts.back()});
+  }
+  const at::Tensor batch = together.LastLogits(chunks);
+  for (int64_t i = 0; i < 5; ++i) {
+    PagedRun alone(*model_, 30, 16);
+    const at::Tensor own = alone.LastLogits({{0, prompts[i]}});
+    if (PackedMatrix::Supports(GetParam())) {
+      EXPECT_TRUE(at::equal(batch.narrow(0, i, 1), own)) << i;
+    } else {
+      EXPECT_TRUE(at::allclose(batch.narrow(0, i, 1), own, 1e-3, GetParam() == at::kFloat ? 1e-3 : 0.3)) << i;
+    }
+  }
+}
+
+// Wants every site, changes nothing, remembers what it saw.
+class RecordingTap final : public LayerTap {
+ public:
+  at::Tensor At(Site site, int64_t layer, at::Tensor hidden) override {
+    seen.emplace_back(layer, site);
+    states.push_back(hidden);
+    return hidden;
+  }
+  bool Wants(Site, int64_t) const override { return true; }
+
+  std::vector<std::pair<int64_t, Site>> seen;
+  std::vector<at::Tensor> states;
+};
+
+TEST_P(EquivalenceTest, ATapThatChangesNothingChangesNoBit) {
+  PagedRun plain(*model_, 7, 16), tapped(*model_, 7, 16);
+  IdentityTap identity;
+  RecordingTap recording;
+  const at::Tensor expected = plain.Forward({{0, tokens_}}, identity);
+  EXPECT_TRUE(at::equal(expected, tapped.Forward({{0, tokens_}}, recording)));
+  std::vector<std::pair<int64_t, Site>> order;
+  for (int64_t layer = 0; layer < 4; ++layer) {
+    for (const Site site : {Site::kAttentionOutput, Site::kMlpOutput, Site::kBlockOutput})
+      order.emplace_back(layer, site);
+  }
+  EXPECT_EQ(recording.seen, order);
+  EXPECT_EQ(expected.scalar_type(), at::kFloat);
+  for (const at::Tensor& state : recording.states) {
+    EXPECT_EQ(state.sizes(), (at::IntArrayRef{kLength, 32}));
+    EXPECT_EQ(state.scalar_type(), at::kFloat);
+  }
+}
+
+TEST_P(EquivalenceTest, EarlyExitIsTheBlockOutput) {
+  const TokenLayout layout = OneSequence(kLength);
+  const at::Tensor embeddings = model_->Embed(at::tensor(tokens_));
+  DenseAttention attention;
+  RecordingTap recording;
+  IdentityTap identity;
+  model_->Forward(embeddings, {layout, attention, recording});
+  for (int64_t count = 0; count <= 4; ++count) {
+    const at::Tensor exit = model_->Forward(embeddings, {layout, attention, identity, count});
+    EXPECT_TRUE(at::equal(exit, count == 0 ? embeddings.to(at::kFloat) : recording.states[3 * count - 1])) << count;
+  }
+}
+
+TEST_P(EquivalenceTest, ZeroEmbeddingsGiveTheUniformDistribution) {
+  const at::Tensor logits =
+      DenseLogits(*model_, at::zeros({kLength, 32}, at::TensorOptions().dtype(GetParam())), OneSequence(kLength));
+  const at::Tensor log_prob = at::log_softmax(logits, -1);
+  EXPECT_LT(MaxDifference(log_prob, at::full_like(log_prob, -std::log(model_->spec().vocab_size))), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, EquivalenceTest, testing::Values(at::kFloat, at::kBFloat16),
+                         [](const auto& info) { return info.param == at::kFloat ? "Float32" : "BFloat16"; });
+
+// [prompt | preferred | dispreferred] and the difference of the two log-probabilities.
+class GradientTest : public testing::Test {
+ protected:
+  static constexpr int64_t kPrompt = 12, kPreferred = 5, kDispreferred = 3;
+  const std::shared_ptr<const CausalModel> model_ = MakeTinyModel();
+  const std::vector<int64_t> tokens_ = RandomTokens(kPrompt + kPreferred + kDispreferred, 21);
+  const at::Tensor ids_ = at::tensor(tokens_);
+  const at::Tensor embeddings_ = model_->Embed(ids_);
+
+  // Sum of the log-probabilities of `answer` [n], of which the first is predicted by `first_row` of the logits and the
+  // others by the rows from `next_row` on.
+  static at::Tensor AnswerLogProb(const at::Tensor& logits, const at::Tensor& answer, int64_t first_row,
+                                  int64_t next_row) {
+    const at::Tensor log_prob = at::log_softmax(logits, -1);
+    at::Tensor sum = log_prob[first_row][answer[0].item<int64_t>()];
+    for (int64_t i = 1; i < answer.size(0); ++i) sum = sum + log_prob[next_row + i - 1][answer[i].item<int64_t>()];
+    return sum;
+  }
+  at::Tensor Packed(const at::Tensor& embeddings) const {
+    const at::Tensor logits =
+        DenseLogits(*model_, embeddings, OneSequence(embeddings.size(0), {kPreferred, kDispreferred}));
+    return AnswerLogProb(logits, ids_.narrow(0, kPrompt, kPreferred), kPrompt - 1, kPrompt) -
+           AnswerLogProb(logits, ids_.narrow(0, kPrompt + kPreferred, kDispreferred), kPrompt - 1,
+                         kPrompt + kPreferred);
+  }
+  at::Tensor Separate(const at::Tensor& embeddings) const {
+    const auto one = [&](int64_t begin, int64_t length) {
+      const at::Tensor input = at::cat({embeddings.narrow(0, 0, kPrompt), embeddings.narrow(0, begin, length)});
+      return AnswerLogProb(DenseLogits(*model_, input, OneSequence(kPrompt + length)), ids_.narrow(0, begin, length),
+                           kPrompt - 1, kPrompt);
+    };
+    return one(kPrompt, kPreferred) - one(kPrompt + kPreferred, kDispreferred);
+  }
+};
+
+TEST_F(GradientTest, PackedBranchesEqualTwoPasses) {
+  const at::Tensor x = embeddings_.clone().requires_grad_(true);
+  const at::Tensor packed = Packed(x), separate = Separate(x);
+  const double value = packed.item<double>();
+  EXPECT_NEAR(value, separate.item<double>(), 1e-4 * std::max(1.0, std::abs(value)));
+  const at::Tensor a = torch::autograd::grad({packed}, {x})[0], b = torch::autograd::grad({separate}, {x})[0];
+  EXPECT_LT(((a - b).norm() / b.norm()).item<double>(), 1e-4);
+  EXPECT_GT(b.norm().item<double>(), 0.1);
+}
+
+TEST_F(GradientTest, MatchesFiniteDifferences) {
+  const at::Tensor x = embeddings_.clone().requires_grad_(true);
+  const at::Tensor gradient = torch::autograd::grad({Packed(x)}, {x})[0];
+  at::Generator generator = at::detail::createCPUGenerator(31);
+  const at::NoGradGuard no_grad;
+  for (int i = 0; i < 8; ++i) {
+    at::Tensor direction = at::randn(embeddings_.sizes(), generator, at::kFloat);
+    // Half random, half along the gradient, so that the slope is well above the rounding of float32.
+    direction = direction / direction.norm() + gradient / gradient.norm();
+    constexpr double kStep = 4e-3;
+    const double slope =
+        (Packed(embeddings_ + kStep * direction) - Packed(embeddings_ - kStep * direction)).item<double>() /
+        (2 * kStep);
+    const double expected = (gradient * direction).sum().item<double>();
+    EXPECT_NEAR(slope, expected, 0.02 * std::abs(expected)) << i;
+  }
+}
+
+TEST_F(GradientTest, TheGradientPathComputesWhatServingDoes) {
+  const TokenLayout layout = OneSequence(embeddings_.size(0));
+  const at::Tensor with = DenseLogits(*model_, embeddings_.clone().requires_grad_(true), layout);
+  EXPECT_TRUE(with.requires_grad());
+  const at::Tensor without = DenseLogits(*model_, embeddings_, layout);
+  EXPECT_FALSE(without.requires_grad());
+  EXPECT_LT(MaxDifference(with, without), 1e-4);
+}
+
+TEST_F(GradientTest, BFloat16GradientsPointTheSameWay) {
+  const std::shared_ptr<const CausalModel> narrow = MakeTinyModel({.dtype = at::kBFloat16});
+  const auto gradient = [&](const CausalModel& model) {
+    const at::Tensor x = embeddings_.clone().requires_grad_(true);
+    const at::Tensor logits = DenseLogits(model, x, OneSequence(x.size(0)));
+    return torch::autograd::grad({AnswerLogProb(logits, ids_.narrow(0, kPrompt, kPreferred), kPrompt - 1, kPrompt)},
+                                 {x})[0]
+        .flatten();
+  };
+  const at::Tensor a = gradient(*model_), b = gradient(*narrow);
+  EXPECT_GT((a.dot(b) / (a.norm() * b.norm())).item<double>(), 0.98);
+}
+
+}  // namespace
+}  // namespace trimtab
