@@ -252,7 +252,10 @@ absl::Status Run(Interrupt& interrupt) {
 
   Heading("What next", color);
   const std::string trimctl = "  ./bazelw run //tools/trimctl -- --address=" + server->address() + " ";
-  if (!absl::GetFlag(FLAGS_keep)) std::cout << "Run this again with \"-- --keep\" to leave the server running, then:\n";
+  if (!absl::GetFlag(FLAGS_keep)) {
+    std::cout << "The server stops now. Run this again with \"-- --keep\" to leave one running; it has another address "
+                 "then:\n";
+  }
   std::cout << trimctl << "generate \"Tell me about the sea.\" --steer " << objective << "=0.1 --stats\n"
             << trimctl << "audit " << objective << " --html audit.html\n"
             << trimctl << "drift --steer " << objective << "=0.2\n"
@@ -273,6 +276,11 @@ absl::Status Run(Interrupt& interrupt) {
 }  // namespace trimtab
 
 int main(int argc, char** argv) {
+  // `bazelw run` starts this among its files; started by hand it goes there.
+  std::error_code ignored;
+  const std::filesystem::path runfiles =
+      std::filesystem::canonical("/proc/self/exe", ignored).string() + ".runfiles/trimtab";
+  if (std::filesystem::exists(runfiles, ignored)) std::filesystem::current_path(runfiles, ignored);
   trimtab::Interrupt interrupt;
   absl::SetProgramUsageMessage(
       "starts a server with a small model, steers it by an objective, and shows the effect.\n"

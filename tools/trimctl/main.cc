@@ -110,4 +110,11 @@ int Main(std::vector<std::string> arguments) {
 
 }  // namespace trimtab
 
-int main(int argc, char** argv) { return trimtab::Main({argv + 1, argv + argc}); }
+int main(int argc, char** argv) {
+  // `bazelw run` starts programs in a folder of its own; file names on the command line mean the caller's.
+  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
+    std::cerr << "trimctl: cannot go to the folder " << folder << "\n";
+    return static_cast<int>(trimtab::ExitCode::kUsage);
+  }
+  return trimtab::Main({argv + 1, argv + argc});
+}
