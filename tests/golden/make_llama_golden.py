@@ -3,9 +3,9 @@
 
 Run by hand when the goldens should change; needs torch, transformers, tokenizers and safetensors:
   make_llama_golden.py tiny                 tests/golden/data/llama/{tiny,tiny_biased}: checkpoints and their goldens
-  make_llama_golden.py smollm2 MODEL_DIR    tests/golden/data/llama/smollm2_{logits,greedy}.jsonl
-MODEL_DIR is SmolLM2-135M-Instruct's GGUF file (Q4_1) de-quantised into a Hugging Face folder, for example by
-AutoModelForCausalLM.from_pretrained(DIR, gguf_file=NAME).save_pretrained(MODEL_DIR).
+  make_llama_golden.py smollm2 GGUF TOKENIZER    tests/golden/data/llama/smollm2_{logits,greedy}.jsonl
+GGUF is SmolLM2-135M-Instruct's file (Q4_1), which transformers de-quantises to float32; TOKENIZER a folder with its
+tokenizer.
 """
 import json
 import pathlib
@@ -89,18 +89,21 @@ def encode_all(tokenizer):
         for text in CHAT]
 
 
-def make_smollm2(folder):
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+def make_smollm2(gguf, tokenizer_folder):
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    gguf = pathlib.Path(gguf)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).float().eval()
     prompts = encode_all(tokenizer)
     DATA.mkdir(parents=True, exist_ok=True)
-    greedy = []
+    greedy = [None] * len(prompts)
     with torch.no_grad():
-        for prompt in prompts:
-            out = model.generate(torch.tensor([prompt]), max_new_tokens=64, min_new_tokens=64, do_sample=False,
-                                 repetition_penalty=1.0, pad_token_id=0, eos_token_id=None,
-                                 attention_mask=torch.ones(1, len(prompt), dtype=torch.long))
-            greedy.append(out[0, len(prompt):].tolist())
+        for length in sorted({len(prompt) for prompt in prompts}):  # a batch of equal lengths needs no padding
+            same = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
+            batch = torch.tensor([prompts[i] for i in same])
+            out = model.generate(batch, max_new_tokens=64, min_new_tokens=64, do_sample=False, repetition_penalty=1.0,
+                                 pad_token_id=0, eos_token_id=None, attention_mask=torch.ones_like(batch))
+            for i, row in zip(same, out):
+                greedy[i] = row[length:].tolist()
         with open(DATA / "smollm2_greedy.jsonl", "w") as file:
             for prompt, tokens in zip(prompts, greedy):
                 file.write(json.dumps({"prompt": prompt, "tokens": tokens}, separators=(",", ":")) + "\n")
@@ -124,4 +127,4 @@ if __name__ == "__main__":
         make_tiny("tiny_biased", torch.bfloat16, True, tie_word_embeddings=True, attention_bias=True, mlp_bias=True,
                   rope_theta=500.0, rope_scaling={"rope_type": "linear", "factor": 2.0})
     else:
-        make_smollm2(sys.argv[2])
+        make_smollm2(sys.argv[2], sys.argv[3])
