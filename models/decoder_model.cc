@@ -17,7 +17,7 @@ std::vector<std::shared_ptr<const RopeTable>> MakeRopes(const ModelSpec& spec, c
     if (layer > 0 && rope == spec.layers[static_cast<size_t>(layer - 1)].rope) {
       ropes.push_back(ropes.back());
     } else {
-      ropes.push_back(std::make_shared<RopeTable>(RopeFrequencies(rope, spec.head_dim, factors), spec.context_length));
+      ropes.push_back(std::make_shared<RopeTable>(RopeFrequencies(rope, spec.head_dim, factors)));
     }
   }
   return ropes;

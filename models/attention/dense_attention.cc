@@ -4,6 +4,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
+#include <algorithm>
 #include <limits>
 #include <optional>
 
@@ -36,6 +37,11 @@ at::Tensor BranchMask(const SequenceSpan& span, at::ScalarType dtype) {
 
 }  // namespace
 
+bool DenseAttention::IsPlanned(const TokenLayout& layout, at::ScalarType dtype) const {
+  return dtype == dtype_ &&
+         std::equal(layout.sequences.begin(), layout.sequences.end(), planned_.begin(), planned_.end(), SameShape);
+}
+
 void DenseAttention::Plan(const TokenLayout& layout, at::ScalarType dtype) {
   runs_.clear();
   const SequenceSpan* last = nullptr;
@@ -50,12 +56,13 @@ void DenseAttention::Plan(const TokenLayout& layout, at::ScalarType dtype) {
     }
     last = &span;
   }
-  planned_ = &layout;
+  planned_ = layout.sequences;
+  dtype_ = dtype;
 }
 
-at::Tensor DenseAttention::Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+at::Tensor DenseAttention::Attend(int64_t, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const TokenLayout& layout) {
-  if (layer == 0 || planned_ != &layout) Plan(layout, q.scalar_type());
+  if (!IsPlanned(layout, q.scalar_type())) Plan(layout, q.scalar_type());
   const bool grouped = q.size(1) != k.size(1);
   std::vector<at::Tensor> outputs;
   for (const Run& run : runs_) {

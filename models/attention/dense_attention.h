@@ -5,7 +5,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <map>
 #include <vector>
 
 #include "models/attention/attention_backend.h"
@@ -25,9 +24,11 @@ class DenseAttention final : public AttentionBackend {
     int64_t begin = 0, length = 0, count = 0;
     at::Tensor mask;  // [length, length] additive, in q's type; undefined: plain causal
   };
+  bool IsPlanned(const TokenLayout& layout, at::ScalarType dtype) const;
   void Plan(const TokenLayout& layout, at::ScalarType dtype);
 
-  const TokenLayout* planned_ = nullptr;
+  std::vector<SequenceSpan> planned_;  // what runs_ was made for
+  at::ScalarType dtype_ = at::kFloat;
   std::vector<Run> runs_;
 };
 

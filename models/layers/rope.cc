@@ -1,10 +1,10 @@
 #include "models/layers/rope.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/index_select.h>
 
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 namespace trimtab {
 
@@ -33,24 +33,23 @@ std::vector<double> RopeFrequencies(const RopeSpec& spec, int64_t head_dim, cons
   return frequencies;
 }
 
-RopeTable::RopeTable(const std::vector<double>& frequencies, int64_t context_length) {
-  const int64_t half = static_cast<int64_t>(frequencies.size());
-  cos_ = at::empty({context_length, half}, at::kFloat);
-  sin_ = at::empty({context_length, half}, at::kFloat);
-  float* cos = cos_.mutable_data_ptr<float>();
-  float* sin = sin_.mutable_data_ptr<float>();
-  for (int64_t position = 0; position < context_length; ++position) {
-    for (int64_t i = 0; i < half; ++i) {
+RopeTable::RopeTable(const std::vector<double>& frequencies) : frequencies_(frequencies.begin(), frequencies.end()) {}
+
+std::pair<at::Tensor, at::Tensor> RopeTable::At(const at::Tensor& positions) const {
+  const int64_t rows = positions.size(0), half = static_cast<int64_t>(frequencies_.size());
+  at::Tensor cosines = at::empty({rows, half}, at::kFloat), sines = at::empty({rows, half}, at::kFloat);
+  const int64_t* position = positions.const_data_ptr<int64_t>();
+  float* cos = cosines.mutable_data_ptr<float>();
+  float* sin = sines.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < rows; ++row) {
+    for (const float frequency : frequencies_) {
       // Hugging Face multiplies position and frequency in float32; so do we.
-      const float angle = static_cast<float>(position) * static_cast<float>(frequencies[static_cast<size_t>(i)]);
+      const float angle = static_cast<float>(position[row]) * frequency;
       *cos++ = std::cos(angle);
       *sin++ = std::sin(angle);
     }
   }
-}
-
-std::pair<at::Tensor, at::Tensor> RopeTable::At(const at::Tensor& positions) const {
-  return {at::index_select(cos_, 0, positions), at::index_select(sin_, 0, positions)};
+  return {std::move(cosines), std::move(sines)};
 }
 
 }  // namespace trimtab

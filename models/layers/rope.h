@@ -1,10 +1,11 @@
-// Rotary position tables, made once per model and rope setting. Const afterwards; any thread.
+// Rotary positions, one object per model and rope setting. Const afterwards; any thread.
 #ifndef TRIMTAB_MODELS_LAYERS_ROPE_H_
 #define TRIMTAB_MODELS_LAYERS_ROPE_H_
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "models/model_spec.h"
@@ -16,15 +17,16 @@ namespace trimtab {
 // place of the computed scaling; empty without.
 std::vector<double> RopeFrequencies(const RopeSpec& spec, int64_t head_dim, const std::vector<float>& factors = {});
 
-// Cosines and sines by position.
+// Cosines and sines by position, computed when asked for: a step needs few, and a file that claims a context of
+// millions costs nothing.
 class RopeTable {
  public:
-  RopeTable(const std::vector<double>& frequencies, int64_t context_length);
-  // positions [T] int64, each below the context length -> {cos, sin} float32 [T, head_dim / 2].
+  explicit RopeTable(const std::vector<double>& frequencies);
+  // positions [T] int64 -> {cos, sin} float32 [T, head_dim / 2].
   std::pair<at::Tensor, at::Tensor> At(const at::Tensor& positions) const;
 
  private:
-  at::Tensor cos_, sin_;  // float32 [context, head_dim / 2]
+  std::vector<float> frequencies_;  // [head_dim / 2], radians per position
 };
 
 }  // namespace trimtab

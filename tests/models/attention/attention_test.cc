@@ -52,6 +52,20 @@ TEST(DenseAttentionTest, SequencesAndBranchesSeeOnlyTheirOwn) {
   }
 }
 
+TEST(DenseAttentionTest, OneObjectServesLayoutsOfDifferentShapesInTurn) {
+  at::manual_seed(6);
+  DenseAttention reused;
+  for (const std::vector<int64_t>& branches : std::vector<std::vector<int64_t>>{{}, {3, 2}, {2, 3}, {3, 2}}) {
+    SequenceSpan span;
+    span.length = 9;
+    span.branches = branches;
+    const TokenLayout layout = TokenLayout::Dense({span});
+    const at::Tensor q = at::randn({9, 2, 8}), k = at::randn({9, 2, 8}), v = at::randn({9, 2, 8});
+    DenseAttention fresh;
+    EXPECT_TRUE(at::equal(reused.Attend(3, q, k, v, layout), fresh.Attend(0, q, k, v, layout)));
+  }
+}
+
 // Query type, cache type, (heads, kv_heads, head_dim), threads.
 class PagedAttentionTest
     : public testing::TestWithParam<

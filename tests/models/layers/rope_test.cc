@@ -45,7 +45,7 @@ TEST(RopeTest, Llama3LeavesFastPairsAndDividesSlowOnes) {
 }
 
 TEST(RopeTest, TableHoldsCosinesAndSinesByPosition) {
-  const RopeTable table({1.0, 0.25}, 10);
+  const RopeTable table({1.0, 0.25});
   const auto [cos, sin] = table.At(at::tensor({int64_t{7}, int64_t{0}}));
   EXPECT_NEAR(cos[0][1].item<float>(), std::cos(7 * 0.25), 1e-6);
   EXPECT_NEAR(sin[0][0].item<float>(), std::sin(7.0), 1e-6);

@@ -1,0 +1,71 @@
+// Speed of the forward pass alone, without an engine: bench_forward MODEL [float32|bfloat16]. For a quiet machine, with
+// OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <string_view>
+#include <vector>
+
+#include "models/loaded_model.h"
+#include "models/testing/paged_run.h"
+
+namespace trimtab {
+namespace {
+
+template <typename Body>
+double Seconds(const Body& body) {
+  const auto begin = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+std::vector<PagedRun::Chunk> Prompts(int64_t count, int64_t length) {
+  std::vector<PagedRun::Chunk> chunks;
+  for (int64_t i = 0; i < count; ++i) {
+    chunks.push_back({i, {}});
+    for (int64_t j = 0; j < length; ++j) chunks.back().tokens.push_back(100 + 7 * j + i);
+  }
+  return chunks;
+}
+
+int Main(int argc, char** argv) {
+  LoadOptions options;
+  if (argc > 2) {
+    options.precision =
+        std::string_view(argv[2]) == "float32" ? LoadOptions::Precision::kFloat32 : LoadOptions::Precision::kBFloat16;
+  }
+  const auto loaded = LoadModel("bench", argc > 1 ? argv[1] : "", options);
+  if (!loaded.ok()) {
+    std::fprintf(stderr, "%s\n", loaded.status().ToString().c_str());
+    return 1;
+  }
+  const CausalModel& model = *(*loaded)->model;
+  double best = 0;
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    PagedRun run(model, 40, 16);
+    best = std::max(best, 512 / Seconds([&] { run.LastLogits(Prompts(1, 512)); }));
+  }
+  std::printf("prefill of 512: %.0f tokens/s\n", best);
+  for (const int64_t batch : {1, 4, 16}) {
+    PagedRun run(model, 20 * batch, 16);
+    std::vector<PagedRun::Chunk> chunks = Prompts(batch, 100);
+    run.LastLogits(chunks);
+    for (PagedRun::Chunk& chunk : chunks) chunk.tokens = {77};
+    best = 0;
+    for (int repeat = 0; repeat < 5; ++repeat) {
+      const double seconds = Seconds([&] {
+        for (int step = 0; step < 32; ++step) run.LastLogits(chunks);
+      });
+      best = std::max(best, static_cast<double>(batch) * 32 / seconds);
+    }
+    std::printf("decode of %ld: %.1f tokens/s\n", static_cast<long>(batch), best);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace trimtab
+
+int main(int argc, char** argv) { return trimtab::Main(argc, argv); }
