@@ -13,7 +13,7 @@
 namespace trimtab {
 namespace {
 
-constexpr char kModel[] = "external/trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf";
+constexpr char kModel[] = "../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf";
 constexpr char kData[] = "tests/golden/data/llama/";
 
 std::shared_ptr<const LoadedModel> Load(LoadOptions::Precision precision) {
