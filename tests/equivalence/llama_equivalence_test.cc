@@ -141,6 +141,21 @@ TEST_P(EquivalenceTest, EarlyExitIsTheBlockOutput) {
   }
 }
 
+TEST_P(EquivalenceTest, StartingAtABlockContinuesThePass) {
+  const TokenLayout layout = OneSequence(kLength);
+  DenseAttention attention;
+  RecordingTap recording;
+  IdentityTap identity;
+  const at::Tensor whole = model_->Forward(model_->Embed(at::tensor(tokens_)), {layout, attention, recording});
+  for (int64_t first = 1; first <= 4; ++first) {
+    const at::Tensor entering = recording.states[3 * first - 1];
+    EXPECT_TRUE(at::equal(
+        whole,
+        model_->Forward(entering, {.layout = layout, .attention = attention, .tap = identity, .first_layer = first})))
+        << first;
+  }
+}
+
 TEST_P(EquivalenceTest, ZeroEmbeddingsGiveTheUniformDistribution) {
   const at::Tensor logits =
       DenseLogits(*model_, at::zeros({kLength, 32}, at::TensorOptions().dtype(GetParam())), OneSequence(kLength));
