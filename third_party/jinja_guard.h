@@ -12,8 +12,8 @@ namespace trimtab {
 
 struct JinjaLimits {
   static constexpr int kMaxDepth = 400;              // nested executions: about 3 MiB of stack
-  static constexpr int64_t kMaxSteps = 300'000;      // executed nodes: about two seconds; 20 a message are usual
-  static constexpr size_t kMaxTextBytes = 16 << 20;  // of one intermediate text
+  static constexpr int64_t kMaxSteps = 100'000;      // executed nodes: about a second; 20 a message are usual
+  static constexpr size_t kMaxTextBytes = 16 << 20;  // of one intermediate text, its parts' overhead included
   static constexpr int64_t kMaxCount = 100'000;      // repetitions, elements of range(), width of indent()
 };
 
@@ -33,8 +33,9 @@ class JinjaExecution {
   JinjaExecution& operator=(const JinjaExecution&) = delete;
 };
 
-inline void CheckJinjaText(size_t bytes) {
-  if (bytes > JinjaLimits::kMaxTextBytes) throw std::runtime_error("the template makes too long a text");
+// For a text of so many bytes in so many parts; each part is an object of its own.
+inline void CheckJinjaText(size_t bytes, size_t parts) {
+  if (bytes + 64 * parts > JinjaLimits::kMaxTextBytes) throw std::runtime_error("the template makes too long a text");
 }
 
 // Returns `count`.
