@@ -1,0 +1,163 @@
+#include "models/kernels/cpu/quantized_avx512.h"
+
+#include <cstring>
+
+// GCC 12 warns of its own "undefined" vectors in the header (bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+// The target must be set before the header so that its functions can be inlined here.
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
+#include <immintrin.h>
+
+namespace trimtab::cpu {
+namespace {
+
+constexpr int64_t kGroup = 32;
+
+template <int kBits>
+constexpr int64_t kHalfBytes = (kBits == 4 ? 256 : 512) + 64;
+
+inline __m512i Broadcast4(const int8_t* from) {
+  int32_t word;
+  std::memcpy(&word, from, sizeof(word));
+  return _mm512_set1_epi32(word);
+}
+
+// kRows rows of x against kHalves times 16 weight rows. Integer sums are exact, so that their order is free; the float
+// sums go over the groups in order.
+template <int kBits, int kRows, int kHalves>
+inline void Tile(const uint8_t* data, int64_t groups, const int8_t* x, const float* scales, const float* sums,
+                 float* out, int64_t stride) {
+  constexpr int kChains = kRows * kHalves >= 4 ? 1 : 2;  // so that additions need not wait for each other
+  const int64_t width = groups * kGroup;
+  __m512 total[kHalves][kRows];
+  for (int h = 0; h < kHalves; ++h) {
+    for (int r = 0; r < kRows; ++r) total[h][r] = _mm512_setzero_ps();
+  }
+  for (int64_t g = 0; g < groups; ++g, data += 2 * kHalfBytes<kBits>) {
+    __m512i sum[kHalves][kRows][kChains];
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        for (int c = 0; c < kChains; ++c) sum[h][r][c] = _mm512_setzero_si512();
+      }
+    }
+    const int8_t* values = x + g * kGroup;
+    if constexpr (kBits == 4) {
+      const __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 2
+        for (int h = 0; h < kHalves; ++h) {
+          const __m512i both = _mm512_loadu_si512(data + h * kHalfBytes<kBits> + i * 64);
+          const __m512i even = _mm512_and_si512(both, low);
+          const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+#pragma GCC unroll 16
+          for (int r = 0; r < kRows; ++r) {
+            const int8_t* row = values + r * width + i * 8;
+            sum[h][r][0] = _mm512_dpbusd_epi32(sum[h][r][0], even, Broadcast4(row));
+            sum[h][r][kChains - 1] = _mm512_dpbusd_epi32(sum[h][r][kChains - 1], odd, Broadcast4(row + 4));
+          }
+        }
+      }
+    } else {
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+#pragma GCC unroll 2
+        for (int h = 0; h < kHalves; ++h) {
+          const __m512i weights = _mm512_loadu_si512(data + h * kHalfBytes<kBits> + i * 64);
+#pragma GCC unroll 16
+          for (int r = 0; r < kRows; ++r) {
+            sum[h][r][i % kChains] =
+                _mm512_dpbusd_epi32(sum[h][r][i % kChains], weights, Broadcast4(values + r * width + i * 4));
+          }
+        }
+      }
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < kHalves; ++h) {
+      const uint8_t* tail = data + h * kHalfBytes<kBits> + (kHalfBytes<kBits> - 64);
+      const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(tail)));
+      const __m512 minimum = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(tail + 32)));
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const __m512i integers = kChains == 2 ? _mm512_add_epi32(sum[h][r][0], sum[h][r][kChains - 1]) : sum[h][r][0];
+        const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(scales[r * groups + g]));
+        total[h][r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers), factor, total[h][r]);
+        total[h][r] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(sums[r * groups + g]), total[h][r]);
+      }
+    }
+  }
+  for (int h = 0; h < kHalves; ++h) {
+    for (int r = 0; r < kRows; ++r) _mm512_storeu_ps(out + r * stride + h * 16, total[h][r]);
+  }
+}
+
+template <int kBits, int kRows, int kHalves>
+void Rows(const StripProduct& p, int64_t row) {
+  const int64_t width = p.groups * kGroup;
+  for (int h = 0; h < 2; h += kHalves) {
+    Tile<kBits, kRows, kHalves>(p.strip + h * kHalfBytes<kBits>, p.groups, p.values + row * width,
+                                p.scales + row * p.groups, p.sums + row * p.groups, p.out + row * p.stride + h * 16,
+                                p.stride);
+  }
+}
+
+template <int kBits>
+void Multiply(const StripProduct& p) {
+  int64_t row = 0;
+  for (; row + 8 <= p.count; row += 8) Rows<kBits, 8, 1>(p, row);
+  switch (p.count - row) {
+    case 7:
+      return Rows<kBits, 7, 1>(p, row);
+    case 6:
+      return Rows<kBits, 6, 1>(p, row);
+    case 5:
+      return Rows<kBits, 5, 1>(p, row);
+    case 4:
+      return Rows<kBits, 4, 2>(p, row);
+    case 3:
+      return Rows<kBits, 3, 2>(p, row);
+    case 2:
+      return Rows<kBits, 2, 2>(p, row);
+    case 1:
+      return Rows<kBits, 1, 2>(p, row);
+    default:
+      return;
+  }
+}
+
+}  // namespace
+
+bool HasVnni() {
+  return __builtin_cpu_supports("avx512vnni") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512dq") != 0;
+}
+
+void MultiplyStripVnni(const StripProduct& product) {
+  if (product.bits == 4) {
+    Multiply<4>(product);
+  } else {
+    Multiply<8>(product);
+  }
+}
+
+void QuantizeGroupsAvx512(const float* x, int64_t groups, int8_t* values, float* scales, float* sums) {
+  for (int64_t g = 0; g < groups; ++g) {
+    const __m512 a = _mm512_loadu_ps(x + g * kGroup), b = _mm512_loadu_ps(x + g * kGroup + 16);
+    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+    const float scale = largest / 127.0f;
+    const __m512 inverse = _mm512_set1_ps(scale > 0 ? 1.0f / scale : 0.0f);
+    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
+    const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + g * kGroup), _mm512_cvtsepi32_epi8(low));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + g * kGroup + 16), _mm512_cvtsepi32_epi8(high));
+    scales[g] = scale;
+    sums[g] = scale * static_cast<float>(_mm512_reduce_add_epi32(_mm512_add_epi32(low, high)));
+  }
+}
+
+}  // namespace trimtab::cpu
+#pragma GCC pop_options
