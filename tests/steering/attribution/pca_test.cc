@@ -22,27 +22,32 @@ at::Tensor Rows(int64_t m, int64_t d, uint32_t seed, float mean) {
   return rows;
 }
 
-TEST(PcaTest, MatchesNumpysSvd) {
-  std::ifstream golden("tests/golden/steering_golden.txt");
+TEST(PcaTest, MatchesScikitLearn) {
+  constexpr int64_t kDirections = 3;
+  std::ifstream golden("tests/golden/pca_golden.txt");
+  const auto next = [&] {
+    double value = NAN;
+    golden >> value;
+    return value;
+  };
   int64_t m = 0, d = 0;
   int cases = 0;
   while (golden >> m >> d) {
+    SCOPED_TRACE(m);
     ++cases;
     std::vector<float> values(static_cast<size_t>(m * d));
-    for (float& x : values) golden >> x;
-    const PrincipalDirections pca = UncentredPca(at::tensor(values).view({m, d}), 3);
-    for (int64_t i = 0; i < std::min(m, d); ++i) {
-      double eigenvalue = 0;
-      golden >> eigenvalue;
-      EXPECT_NEAR(pca.eigenvalues[i], eigenvalue, 1e-6 * eigenvalue + 1e-9);
+    for (float& x : values) x = static_cast<float>(next());
+    const PrincipalDirections pca = UncentredPca(at::tensor(values).view({m, d}), kDirections);
+    const auto leading = static_cast<int64_t>(next());
+    ASSERT_EQ(leading, std::min(m, d) - 1);
+    for (int64_t i = 0; i < leading; ++i) {
+      const double eigenvalue = next();
+      EXPECT_NEAR(pca.eigenvalues[i], eigenvalue, 1e-6 * eigenvalue);
     }
-    double share = 0;
-    golden >> share;
-    EXPECT_NEAR(pca.explained_variance, share, 1e-9);
-    for (int64_t i = 0; i < d; ++i) {
-      double x = 0;
-      golden >> x;
-      EXPECT_NEAR(pca.directions[0][i].item<double>(), x, 1e-6);
+    EXPECT_NEAR(pca.explained_variance, next(), 1e-9);
+    ASSERT_EQ(pca.directions.size(0), kDirections);
+    for (int64_t r = 0; r < kDirections; ++r) {
+      for (int64_t i = 0; i < d; ++i) EXPECT_NEAR(pca.directions[r][i].item<double>(), next(), 1e-6) << r;
     }
   }
   EXPECT_EQ(cases, 3) << "the last has more rows than Jacobi takes";

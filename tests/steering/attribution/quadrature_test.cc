@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <map>
+#include <string>
 
 namespace trimtab {
 namespace {
@@ -37,16 +40,52 @@ TEST(QuadratureTest, GaussLegendreIsExactForPolynomials) {
   }
 }
 
-// numpy.polynomial.legendre.leggauss(5), mapped to [0, 1].
-TEST(QuadratureTest, GaussLegendreMatchesNumpy) {
-  const QuadratureRule rule = GaussLegendre(5);
-  const double points[] = {0.046910077030668, 0.2307653449471584, 0.5, 0.7692346550528415, 0.9530899229693319};
-  const double weights[] = {0.11846344252809464, 0.2393143352496833, 0.2844444444444445, 0.2393143352496833,
-                            0.11846344252809464};
-  for (int i = 0; i < 5; ++i) {
-    EXPECT_NEAR(rule.points[i], points[i], 1e-14);
-    EXPECT_NEAR(rule.weights[i], weights[i], 1e-14);
+// Points and weights from numpy, integrals from scipy's adaptive quadrature.
+TEST(QuadratureTest, MatchesNumpyAndScipy) {
+  const std::map<std::string, QuadratureRule (*)(int)> rules = {{"gauss_legendre", GaussLegendre}, {"fejer2", Fejer2}};
+  const std::map<std::string, double (*)(double)> functions = {
+      {"sigmoid", [](double x) { return 1 / (1 + std::exp(-12 * (x - 0.3))); }},
+      {"wave", [](double x) { return std::exp(x) * std::sin(9 * x); }},
+      {"runge", [](double x) { return 1 / (1 + 25 * (2 * x - 1) * (2 * x - 1)); }},
+  };
+  std::ifstream golden("tests/golden/quadrature_golden.txt");
+  std::string kind, name;
+  int compared = 0, integrals = 0;
+  while (golden >> kind >> name) {
+    SCOPED_TRACE(name);
+    if (kind == "rule") {
+      int n = 0;
+      golden >> n;
+      const QuadratureRule rule = rules.at(name)(n);
+      ASSERT_EQ(static_cast<int>(rule.points.size()), n);
+      for (const std::vector<double>& values : {rule.points, rule.weights}) {
+        for (double value : values) {
+          double expected = NAN;
+          golden >> expected;
+          EXPECT_NEAR(value, expected, 1e-14) << n;
+        }
+      }
+      ++compared;
+      continue;
+    }
+    double expected = NAN;
+    golden >> expected;
+    const auto integral = [&](const QuadratureRule& rule) {
+      double sum = 0;
+      for (size_t i = 0; i < rule.points.size(); ++i) sum += rule.weights[i] * functions.at(name)(rule.points[i]);
+      return sum;
+    };
+    EXPECT_NEAR(integral(GaussLegendre(64)), expected, 1e-8);
+    EXPECT_NEAR(integral(Fejer2(127)), expected, 1e-8);
+    EXPECT_NEAR(integral(Midpoint(512)), expected, 1e-4);
+    // A nested level more never makes it worse than the level before by more than rounding.
+    for (int n : {15, 31, 63}) {
+      EXPECT_LE(std::abs(integral(Fejer2(2 * n + 1)) - expected), std::abs(integral(Fejer2(n)) - expected) + 1e-14);
+    }
+    ++integrals;
   }
+  EXPECT_EQ(compared, 11);
+  EXPECT_EQ(integrals, 3);
 }
 
 TEST(QuadratureTest, MidpointWeighsCellsAlike) {
