@@ -18,6 +18,15 @@ class AttentionBackend {
   // Scale is 1/sqrt(head_dim). Returns [num_tokens, num_heads, head_dim] in q's type.
   virtual at::Tensor Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const TokenLayout& layout) = 0;
+
+  // The same from what the projection leaves, for inference: qkv [num_tokens, num_heads + 2 * num_kv_heads, head_dim],
+  // rotary embedding not applied, float32 or bfloat16; cos, sin: float32 [num_tokens, head_dim / 2]. Writes `out`, a
+  // contiguous [num_tokens, num_heads, head_dim], float32 or bfloat16 whatever qkv's type. The default rotates and
+  // calls Attend.
+  // Callers give qkv in the model's own type unless the backend says that it takes float32 as well.
+  virtual bool TakesFloat32() const { return false; }
+  virtual void AttendRotated(int64_t layer, const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin,
+                             const TokenLayout& layout, at::Tensor& out);
 };
 
 }  // namespace trimtab
