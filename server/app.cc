@@ -106,7 +106,7 @@ class App::Impl {
   const ServerConfig config_;
   const RealClock clock_;
   VectorStore vectors_;
-  AppMetrics metrics_{vectors_, clock_};
+  AppMetrics metrics_{config_, vectors_, clock_};
   int metrics_port_ = 0;
   std::unique_ptr<SqliteRegistry> registry_;
   std::unique_ptr<PageTokenCodec> page_tokens_;

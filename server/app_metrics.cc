@@ -9,8 +9,6 @@
 namespace trimtab {
 namespace {
 
-constexpr char kVersion[] = "0.1.0";
-
 // The objectives of a report, as one label: "calm" or "calm+brief".
 std::string Label(const std::string& model, const google::protobuf::RepeatedPtrField<v1::SteeringSelection>& steering) {
   std::vector<std::string> ids;
@@ -23,8 +21,12 @@ std::string Label(const std::string& model, const google::protobuf::RepeatedPtrF
 
 }  // namespace
 
-AppMetrics::AppMetrics(const VectorStore& vectors, const Clock& clock)
-    : vectors_(vectors), metrics_({.version = kVersion, .revision = "unstamped"}, clock) {}
+AppMetrics::AppMetrics(const ServerConfig& config, const VectorStore& vectors, const Clock& clock)
+    : vectors_(vectors),
+      metrics_({.version = config.version,
+                .revision = config.revision,
+                .max_vectors = static_cast<int>(config.metrics_objectives)},
+               clock) {}
 
 ModelMetrics& AppMetrics::AddModel(const LoadedModel& model, const EngineConfig& engine, int64_t context_length) {
   const int64_t element = static_cast<int64_t>(c10::elementSize(model.model->dtype()));

@@ -10,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "models/loaded_model.h"
 #include "server/base/clock.h"
+#include "server/config.h"
 #include "server/engine/engine.h"
 #include "server/metrics/metrics.h"
 #include "server/rpc/call_environment.h"
@@ -20,8 +21,8 @@ namespace trimtab {
 
 class AppMetrics final : public CallMetrics {
  public:
-  // All must outlive it.
-  AppMetrics(const VectorStore& vectors, const Clock& clock);
+  // `vectors` and `clock` must outlive it.
+  AppMetrics(const ServerConfig& config, const VectorStore& vectors, const Clock& clock);
 
   Metrics& metrics() { return metrics_; }
   // Before the model's engine is made.

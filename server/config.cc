@@ -9,6 +9,9 @@
 namespace trimtab {
 namespace {
 
+// Each costs some 15 series, and as many again for each drift suite.
+constexpr int64_t kMaxMetricsObjectives = 4096;
+
 absl::Status CheckAddress(const std::string& address, const char* setting, bool allow_insecure) {
   if (allow_insecure || IsLoopback(address)) return absl::OkStatus();
   return absl::InvalidArgumentError(
@@ -53,6 +56,10 @@ absl::Status CheckConfig(const ServerConfig& config) {
   if (config.precision != "auto" && config.precision != "float32" && config.precision != "bfloat16") {
     return absl::InvalidArgumentError(
         absl::StrCat("--precision must be auto, float32 or bfloat16, is ", config.precision));
+  }
+  if (config.metrics_objectives < 1 || config.metrics_objectives > kMaxMetricsObjectives) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--metrics_objectives must be 1 to ", kMaxMetricsObjectives, ", is ", config.metrics_objectives));
   }
   if (config.kv_cache_mib < 1) return absl::InvalidArgumentError("--kv_cache_mib must be at least 1");
   if (absl::Status status = CheckAddress(config.address, "--address", config.allow_insecure); !status.ok()) {

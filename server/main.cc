@@ -14,10 +14,12 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "server/app.h"
 #include "server/base/log.h"
+#include "server/build_info.h"
 #include "server/config.h"
 
 ABSL_FLAG(std::vector<std::string>, model, {},
@@ -26,6 +28,9 @@ ABSL_FLAG(std::vector<std::string>, model, {},
 ABSL_FLAG(std::string, precision, "auto", "type of weights and activations: auto, float32 or bfloat16");
 ABSL_FLAG(std::string, address, "127.0.0.1:50051", "where to listen, host:port; port 0 picks a free one");
 ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9464", "where Prometheus scrapes, host:port; empty: nowhere");
+ABSL_FLAG(int64_t, metrics_objectives, 64,
+          "objectives per model that have metric series of their own, 1 to 4096; what comes beyond them is counted as "
+          "__other__");
 ABSL_FLAG(bool, allow_insecure, false, "allow plaintext on addresses beyond loopback");
 ABSL_FLAG(bool, reflection, true, "answer gRPC reflection, so that tools need no .proto files");
 ABSL_FLAG(std::string, registry, "trimtab.db", "SQLite file that holds objectives, jobs and reports");
@@ -54,10 +59,13 @@ namespace {
 
 ServerConfig ConfigFromFlags() {
   ServerConfig config;
+  config.version = kVersion;
+  config.revision = kBuildRevision;
   config.models = absl::GetFlag(FLAGS_model);
   config.precision = absl::GetFlag(FLAGS_precision);
   config.address = absl::GetFlag(FLAGS_address);
   config.metrics_address = absl::GetFlag(FLAGS_metrics_address);
+  config.metrics_objectives = absl::GetFlag(FLAGS_metrics_objectives);
   config.allow_insecure = absl::GetFlag(FLAGS_allow_insecure);
   config.reflection = absl::GetFlag(FLAGS_reflection);
   config.registry = absl::GetFlag(FLAGS_registry);
@@ -123,6 +131,8 @@ class Signals {
   absl::Notification first_;
 };
 
+std::string VersionLine() { return absl::StrCat("trimtab ", kVersion, " (", kBuildRevision, ")\n"); }
+
 int Main() {
   // Never destroyed: its thread waits for ever.
   static Signals& signals = *new Signals;
@@ -163,6 +173,9 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "serves language models whose behaviour can be steered per request.\n"
       "  trimtab --model=smollm2=model.gguf --registry=/var/lib/trimtab/registry.db");
+  absl::FlagsUsageConfig usage;
+  usage.version_string = &trimtab::VersionLine;
+  absl::SetFlagsUsageConfig(usage);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   if (rest.size() > 1) {
     trimtab::LogError("unexpected argument", {{"argument", rest[1]}});

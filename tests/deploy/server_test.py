@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 
 import grpc
 
@@ -19,10 +20,11 @@ MODEL = "../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 class Server:
     def __init__(self, folder):
-        command = ["server/trimtab", f"--model=small={MODEL}", "--address=127.0.0.1:0", "--metrics_address=",
+        command = ["server/trimtab", f"--model=small={MODEL}", "--address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
                    f"--registry={folder}/registry.db", "--kv_cache_mib=64"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        self.address = "127.0.0.1:" + self.wait_for(r" serving port=(\d+)").group(1)
+        ports = self.wait_for(r" serving port=(\d+) metrics_port=(\d+)")
+        self.address, self.metrics = f"127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[2]}/metrics"
 
     def wait_for(self, pattern):
         for line in self.process.stderr:
@@ -105,9 +107,17 @@ class ServerTest(unittest.TestCase):
         self.assertEqual(answer.returncode, 0, answer.stderr)
         self.assertIn("[models/small/objectives/cheerful, revision 1, strength 0.100]", answer.stdout)
 
+    def test_the_build_is_named(self):
+        version = subprocess.run(["server/trimtab", "--version"], capture_output=True, text=True).stdout
+        match = re.fullmatch(r"trimtab (\d+\.\d+\.\d+) \((unknown|[^ ]*[0-9a-f]{7,}(?:-dirty)?)\)\n", version)
+        self.assertTrue(match, version)
+        with urllib.request.urlopen(self.start().metrics) as page:
+            self.assertIn(f'trimtab_build_info{{revision="{match[2]}",version="{match[1]}"}} 1\n', page.read().decode())
+
     def test_wrong_flags_are_explained(self):
         for flags, words in ((["--model=small=/nowhere.gguf"], "/nowhere.gguf"), ([], "--model"),
-                             ([f"--model={MODEL}", "--address=0.0.0.0:1"], "--allow_insecure"), (["surplus"], "surplus")):
+                             ([f"--model={MODEL}", "--address=0.0.0.0:1"], "--allow_insecure"),
+                             ([f"--model={MODEL}", "--metrics_objectives=0"], "--metrics_objectives"), (["surplus"], "surplus")):
             run = subprocess.run(["server/trimtab", "--metrics_address=", f"--registry={self.folder}/r.db", *flags],
                                  capture_output=True, text=True)
             self.assertEqual(run.returncode, 1, run.stderr)

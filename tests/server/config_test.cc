@@ -62,6 +62,10 @@ TEST(Config, SaysWhatIsWrong) {
   EXPECT_NE(error([](ServerConfig& config) { config.models = {"a="}; }).find("no path"), std::string::npos);
   EXPECT_NE(error([](ServerConfig& config) { config.precision = "int8"; }).find("--precision"), std::string::npos);
   EXPECT_NE(error([](ServerConfig& config) { config.kv_cache_mib = 0; }).find("--kv_cache_mib"), std::string::npos);
+  for (int64_t count : {int64_t{-1}, int64_t{0}, int64_t{4097}}) {
+    EXPECT_NE(error([&](ServerConfig& config) { config.metrics_objectives = count; }).find("--metrics_objectives"),
+              std::string::npos);
+  }
 }
 
 }  // namespace

@@ -339,6 +339,28 @@ TEST_F(MetricsTest, AnIdleObjectiveLosesItsPlace) {
   EXPECT_EQ(Value("trimtab_vector_tokens_total{model=\"small\",vector=\"late\"}"), 1);
 }
 
+TEST_F(MetricsTest, TheNumberOfObjectivesWithSeriesIsConfigured) {
+  Metrics metrics({.max_vectors = 2}, clock_);
+  ModelMetrics& model = metrics.AddModel({.id = "small"});
+  for (const char* objective : {"a", "b", "c", "d"}) {
+    model.OnVectorUse(objective, 5);
+    model.OnDriftError(objective, "probe");
+  }
+  const Exposition exposition = Parse(metrics.Scrape());
+  const auto tokens = [&](const std::string& objective) {
+    const auto found =
+        exposition.series.find("trimtab_vector_tokens_total{model=\"small\",vector=\"" + objective + "\"}");
+    return found == exposition.series.end() ? -1 : found->second;
+  };
+  EXPECT_EQ(tokens("a"), 5);
+  EXPECT_EQ(tokens("b"), 5);
+  EXPECT_EQ(tokens("c"), -1);
+  EXPECT_EQ(tokens("__other__"), 10);
+  // Of drift, the latest.
+  EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("suite=\"probe\",vector=\"b\"")));
+  EXPECT_THAT(metrics.Scrape(), HasSubstr("suite=\"probe\",vector=\"d\""));
+}
+
 TEST_F(MetricsTest, ShowsDrift) {
   model_.OnDriftReport("calm", "probe",
                        {.baseline_accuracy = 0.5,
