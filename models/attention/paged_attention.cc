@@ -1,251 +1,323 @@
 #include "models/attention/paged_attention.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <cstring>
 #include <limits>
-#include <vector>
+#include <numbers>
 
-#include "models/kernels/cpu/simd.h"
+#include "models/attention/head_row.h"
+#include "models/kernels/thread_team.h"
 
 namespace trimtab {
 namespace {
 
-constexpr int64_t kQueryTile = 16;  // rows of one sequence that share a pass over the keys
-constexpr int64_t kKeyTile = 64;    // keys whose scores are held at a time
-constexpr int64_t kKeysAtOnce = 4;
-// Multiplications below which a second thread costs more than it saves.
-constexpr int64_t kThreadGrain = int64_t{1} << 18;
+constexpr int64_t kTileQueries = 48;  // rows x heads of a tile, about
+constexpr int64_t kSegment = 256;     // positions whose softmax is kept apart, a multiple of kKeyTile
+constexpr int64_t kWriteRows = 16;    // rows that one task writes to the cache
+// Multiplications of the least work that pays for a second thread, and of the least that is worth a task.
+constexpr int64_t kThreadGrain = int64_t{1} << 17, kTaskGrain = int64_t{1} << 15;
+constexpr int64_t kTasksPerThread = 4;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-// What all tiles of a call share. Q: type of queries and results; C: of the cache.
-template <typename Q, typename C>
-struct Call {
-  const Q* q;
-  int64_t q_row_stride, q_head_stride;
-  const C *keys, *values;  // [blocks, kv_heads, block_size, d]
-  int64_t heads, kv_heads, block_size, d;
-  int64_t width;  // d rounded up to whole vectors
-  float scale;
-  Q* out;  // [rows, heads, d]
+int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct alignas(64) Line {
+  float values[16];
 };
 
-// A tile of rows of one sequence and one key head, with all query heads of that key head.
-struct Tile {
-  const SequenceSpan* span;
-  int64_t first, count;  // rows of the span
-  int64_t kv_head;
+// Memory that keeps its largest size.
+class Buffer {
+ public:
+  template <typename T>
+  T* Take(int64_t count) {
+    const size_t lines = (static_cast<size_t>(count) * sizeof(T) + sizeof(Line) - 1) / sizeof(Line);
+    if (lines_.size() < lines) lines_.resize(lines);
+    return reinterpret_cast<T*>(lines_.data());
+  }
+
+ private:
+  std::vector<Line> lines_;
 };
 
-// Buffers of one thread; rows are `width` long.
+// Of one thread.
 struct Scratch {
-  std::vector<float> keys, values;    // [kKeyTile, width]
-  std::vector<float> queries, sums;   // [queries, width]
-  std::vector<float> maxima, totals;  // [queries]
-  std::vector<float> scores;          // [2, kKeyTile]
+  Buffer row, queries, gathered, segment, whole;
 };
 
-template <typename T>
-void LoadRow(const T* from, int64_t d, float* to) {
-  int64_t i = 0;
-  for (; i + kLanes <= d; i += kLanes) Store8(to + i, Load8(from + i));
-  for (; i < d; ++i) to[i] = static_cast<float>(from[i]);
+Scratch& ThreadScratch() {
+  thread_local Scratch scratch;
+  return scratch;
 }
 
-template <typename C>
-void WriteCache(const at::Tensor& rows, const at::Tensor& slots, const at::Tensor& cache, int64_t block_size) {
-  const at::Tensor from = rows.to(cache.scalar_type());
-  const int64_t heads = from.size(1), d = from.size(2);
-  TORCH_CHECK(from.stride(2) == 1, "keys and values must be dense in their last dimension");
-  const C* in = from.const_data_ptr<C>();
-  C* out = cache.mutable_data_ptr<C>();
-  const int64_t* slot = slots.const_data_ptr<int64_t>();
-  for (int64_t row = 0; row < from.size(0); ++row) {
-    const int64_t block = slot[row] / block_size, offset = slot[row] % block_size;
-    for (int64_t head = 0; head < heads; ++head) {
-      std::memcpy(out + ((block * heads + head) * block_size + offset) * d,
-                  in + row * from.stride(0) + head * from.stride(1), static_cast<size_t>(d) * sizeof(C));
-    }
+// The softmax of some queries in progress, over one segment or more.
+struct Softmax {
+  float* maxima;  // [count]
+  float* totals;  // [count, kSumLanes]
+  float* sums;    // [count, width]
+
+  static int64_t Size(int64_t count, int64_t width) { return count * (1 + kSumLanes + width); }
+  // In memory of Size floats; the sums come first, aligned as it is.
+  static Softmax In(float* memory, int64_t count, int64_t width) {
+    return {memory + count * (width + kSumLanes), memory + count * width, memory};
   }
+  void Clear(int64_t count, int64_t width) const {
+    std::fill_n(maxima, count, kMinusInfinity);
+    std::fill_n(totals, count * kSumLanes, 0.0f);
+    std::fill_n(sums, count * width, 0.0f);
+  }
+};
+
+// Adds the softmax of one segment of query `i` to that of the segments before it.
+void Merge(const Softmax& segment, int64_t i, int64_t width, const Softmax& whole) {
+  const float maximum = std::max(whole.maxima[i], segment.maxima[i]);
+  const float left = std::exp2(whole.maxima[i] - maximum), right = std::exp2(segment.maxima[i] - maximum);
+  whole.maxima[i] = maximum;
+  const auto add = [&](const float* from, int64_t count, float* to) {
+    for (int64_t j = 0; j < count; j += kLanes) Store8(to + j, Load8(to + j) * left + Load8(from + j) * right);
+  };
+  add(segment.totals + i * kSumLanes, kSumLanes, whole.totals + i * kSumLanes);
+  add(segment.sums + i * width, width, whole.sums + i * width);
 }
 
-// Copies `count` cached rows of one head from position `from` on into floats [count, width].
-template <typename Q, typename C>
-void Gather(const Call<Q, C>& call, const C* cache, const Tile& tile, int64_t from, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t block = tile.span->block_table[static_cast<size_t>((from + i) / call.block_size)];
-    const int64_t row = (block * call.kv_heads + tile.kv_head) * call.block_size + (from + i) % call.block_size;
-    LoadRow(cache + row * call.d, call.d, out + i * call.width);
-  }
+bool IsNarrow(const at::Tensor& x) {
+  TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
+              "paged attention takes float32 and bfloat16, not ", x.scalar_type());
+  return x.scalar_type() == at::kBFloat16;
 }
 
-// scores[q][n] = <queries[q], keys[n]> for kQueries queries and keys [0, count), count a multiple of kKeysAtOnce.
-template <int kQueries>
-void Scores(const float* queries, const float* keys, int64_t width, int64_t count, float* scores) {
-  for (int64_t n = 0; n < count; n += kKeysAtOnce) {
-    Float8 sums[kQueries][kKeysAtOnce] = {};
-    for (int64_t i = 0; i < width; i += kLanes) {
-      for (int64_t k = 0; k < kKeysAtOnce; ++k) {
-        const Float8 key = Load8(keys + (n + k) * width + i);
-        for (int q = 0; q < kQueries; ++q) sums[q][k] += Load8(queries + q * width + i) * key;
-      }
-    }
-    for (int q = 0; q < kQueries; ++q) {
-      for (int64_t k = 0; k < kKeysAtOnce; ++k) scores[q * kKeyTile + n + k] = Sum8(sums[q][k]);
-    }
-  }
-}
-
-// sums[0 .. kVectors * 8) = sums * shrink + weights[n] * values[n] over n < count.
-template <int kVectors>
-void AddWeighted(const float* weights, const float* values, int64_t width, int64_t count, float shrink, float* sums) {
-  Float8 total[kVectors];
-  for (int i = 0; i < kVectors; ++i) total[i] = Load8(sums + i * kLanes) * shrink;
-  for (int64_t n = 0; n < count; ++n) {
-    const Float8 weight = Broadcast8(weights[n]);
-    for (int i = 0; i < kVectors; ++i) total[i] += weight * Load8(values + n * width + i * kLanes);
-  }
-  for (int i = 0; i < kVectors; ++i) Store8(sums + i * kLanes, total[i]);
-}
-
-// One query against one tile of keys: scores become weights, the running softmax (Milakov and Gimelshein 2018) goes on.
-void Accumulate(float* scores, int64_t visible, const float* values, int64_t width, float& maximum, float& total,
-                float* sums) {
-  const int64_t padded = (visible + kLanes - 1) / kLanes * kLanes;
-  for (int64_t n = visible; n < padded; ++n) scores[n] = kMinusInfinity;
-  Float8 largest = Broadcast8(maximum);
-  for (int64_t n = 0; n < padded; n += kLanes) largest = Max8(largest, Load8(scores + n));
-  float new_maximum = largest[0];
-  for (int64_t i = 1; i < kLanes; ++i) new_maximum = std::max(new_maximum, largest[i]);
-  Float8 added{};
-  for (int64_t n = 0; n < padded; n += kLanes) {
-    const Float8 weights = Exp8(Load8(scores + n) - new_maximum);
-    Store8(scores + n, weights);
-    added += weights;
-  }
-  const float shrink = std::exp(maximum - new_maximum);  // 0 for the first tile
-  total = total * shrink + Sum8(added);
-  maximum = new_maximum;
-  int64_t i = 0;
-  for (; i + 8 * kLanes <= width; i += 8 * kLanes) AddWeighted<8>(scores, values + i, width, visible, shrink, sums + i);
-  for (; i < width; i += kLanes) AddWeighted<1>(scores, values + i, width, visible, shrink, sums + i);
-}
-
-template <typename Q, typename C>
-void AttendTile(const Call<Q, C>& call, const Tile& tile, Scratch& scratch) {
-  const int64_t group = call.heads / call.kv_heads, queries = tile.count * group, width = call.width;
-  const SequenceSpan& span = *tile.span;
-  scratch.queries.assign(static_cast<size_t>(queries * width), 0);
-  scratch.sums.assign(static_cast<size_t>(queries * width), 0);
-  scratch.maxima.assign(static_cast<size_t>(queries), kMinusInfinity);
-  scratch.totals.assign(static_cast<size_t>(queries), 0);
-  scratch.keys.resize(static_cast<size_t>(kKeyTile * width));
-  scratch.values.resize(static_cast<size_t>(kKeyTile * width));
-  scratch.scores.resize(static_cast<size_t>(2 * kKeyTile));
-  const auto row_of = [&](int64_t query) { return span.begin + tile.first + query / group; };
-  const auto head_of = [&](int64_t query) { return tile.kv_head * group + query % group; };
-  for (int64_t i = 0; i < queries; ++i) {
-    float* query = scratch.queries.data() + i * width;
-    LoadRow(call.q + row_of(i) * call.q_row_stride + head_of(i) * call.q_head_stride, call.d, query);
-    for (int64_t j = 0; j < width; j += kLanes) Store8(query + j, Load8(query + j) * call.scale);
-  }
-  const int64_t last = span.context + tile.first + tile.count;  // one past the last visible position
-  // Tiles of keys begin at multiples of kKeyTile: the same sums whatever the chunk that the row came in.
-  for (int64_t begin = 0; begin < last; begin += kKeyTile) {
-    const int64_t keys = std::min(kKeyTile, last - begin);
-    Gather(call, call.keys, tile, begin, keys, scratch.keys.data());
-    Gather(call, call.values, tile, begin, keys, scratch.values.data());
-    const int64_t padded = (keys + kKeysAtOnce - 1) / kKeysAtOnce * kKeysAtOnce;
-    for (int64_t i = 0; i < queries; i += 2) {
-      const int64_t pair = std::min<int64_t>(2, queries - i);
-      const float* query = scratch.queries.data() + i * width;
-      if (pair == 2) {
-        Scores<2>(query, scratch.keys.data(), width, padded, scratch.scores.data());
-      } else {
-        Scores<1>(query, scratch.keys.data(), width, padded, scratch.scores.data());
-      }
-      for (int64_t j = i; j < i + pair; ++j) {
-        const int64_t visible = std::min(keys, span.context + tile.first + j / group + 1 - begin);
-        if (visible <= 0) continue;
-        Accumulate(scratch.scores.data() + (j - i) * kKeyTile, visible, scratch.values.data(), width,
-                   scratch.maxima[static_cast<size_t>(j)], scratch.totals[static_cast<size_t>(j)],
-                   scratch.sums.data() + j * width);
-      }
-    }
-  }
-  for (int64_t i = 0; i < queries; ++i) {
-    const float inverse = 1.0f / scratch.totals[static_cast<size_t>(i)];
-    Q* to = call.out + (row_of(i) * call.heads + head_of(i)) * call.d;
-    const float* sum = scratch.sums.data() + i * width;
-    int64_t j = 0;
-    for (; j + kLanes <= call.d; j += kLanes) Store8(to + j, Load8(sum + j) * inverse);
-    for (; j < call.d; ++j) to[j] = static_cast<Q>(sum[j] * inverse);
-  }
-}
-
-template <typename Q, typename C>
-void Run(const Call<Q, C>& call, const TokenLayout& layout) {
-  std::vector<Tile> tiles;
-  int64_t work = 0;  // multiplications
-  for (const SequenceSpan& span : layout.sequences) {
-    work += 2 * span.length * (span.context + span.length) * call.heads * call.d;
-    for (int64_t first = 0; first < span.length; first += kQueryTile) {
-      for (int64_t head = 0; head < call.kv_heads; ++head) {
-        tiles.push_back({&span, first, std::min(kQueryTile, span.length - first), head});
-      }
-    }
-  }
-  // Threads take the next tile when they are done with one: later tiles of a chunk see more keys.
-  std::atomic<size_t> next{0};
-  const int64_t threads = std::clamp<int64_t>(work / kThreadGrain, 1, at::get_num_threads());
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    thread_local Scratch scratch;
-    for (size_t i = next.fetch_add(1); i < tiles.size(); i = next.fetch_add(1)) AttendTile(call, tiles[i], scratch);
-  });
+// Heads of x [rows, heads, d] from number `head` on.
+HeadRows RowsOf(const at::Tensor& x, int64_t head = 0) {
+  TORCH_CHECK(x.stride(2) == 1, "paged attention: queries, keys and values must be dense in their last dimension");
+  const char* data = static_cast<const char*>(x.const_data_ptr());
+  return {data + head * x.stride(1) * static_cast<int64_t>(x.element_size()), IsNarrow(x), x.stride(0), x.stride(1)};
 }
 
 }  // namespace
 
+struct PagedAttention::Call {
+  HeadRows q, k, v;
+  const float *cos, *sin;  // [rows, d / 2]; null: rotated already
+  int64_t heads, d;
+  void* out;  // [rows, heads, d]
+  bool narrow_out;
+  const KvCacheLayer& cache;
+
+  int64_t group() const { return heads / cache.kv_heads; }
+  void LoadRotated(const HeadRows& rows, int64_t row, int64_t head, float* to) const {
+    LoadHead(rows, row, head, d, to);
+    if (cos != nullptr) RotateHalves(cos + row * (d / 2), sin + row * (d / 2), d / 2, to);
+  }
+  // Adds the softmax of one segment to that of the segments before it, for the rows that see the segment.
+  void MergeSegment(const Tile& tile, int64_t segment, const Softmax& part, const Softmax& whole) const {
+    const int64_t first = std::max<int64_t>(0, segment * kSegment - tile.span->context - tile.first);  // row
+    for (int64_t i = first * group(); i < tile.count * group(); ++i) Merge(part, i, cache.width, whole);
+  }
+  void StoreTile(const Tile& tile, const Softmax& whole) const {
+    for (int64_t i = 0; i < tile.count * group(); ++i) {
+      Store(whole, i, tile.span->begin + tile.first + i / group(), tile.kv_head * group() + i % group());
+    }
+  }
+  // out = sums / total of one query.
+  void Store(const Softmax& softmax, int64_t i, int64_t row, int64_t head) const {
+    const float* totals = softmax.totals + i * kSumLanes;
+    const float inverse = 1.0f / Sum8(Load8(totals) + Load8(totals + kLanes));
+    const float* sums = softmax.sums + i * cache.width;
+    const int64_t at = (row * heads + head) * d;
+    if (narrow_out) {
+      ConvertRow(sums, d, inverse, static_cast<c10::BFloat16*>(out) + at);
+    } else {
+      ConvertRow(sums, d, inverse, static_cast<float*>(out) + at);
+    }
+  }
+};
+
+PagedAttention::PagedAttention(KvCache& cache, InstructionSet instructions)
+    : cache_(cache),
+      kernel_(
+          (instructions == InstructionSet::kAvx512 ? avx512::Kernel : avx2::Kernel)(cache.dtype() == at::kBFloat16)) {}
+
+void PagedAttention::WriteCache(const Call& call, const TokenLayout& layout) const {
+  const int64_t* slots = layout.slots.const_data_ptr<int64_t>();
+  const int64_t d = call.d, rows = layout.num_tokens;
+  const auto write = [&](int64_t begin, int64_t end) {
+    float* key = ThreadScratch().row.Take<float>(2 * d);
+    float* value = key + d;
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t head = 0; head < call.cache.kv_heads; ++head) {
+        call.LoadRotated(call.k, row, head, key);
+        LoadHead(call.v, row, head, d, value);
+        call.cache.Write(slots[row], head, key, value);
+      }
+    }
+  };
+  // About as slow as that many multiplications.
+  if (rows < 2 * kWriteRows || rows * call.cache.kv_heads * d * 16 < kThreadGrain || ParallelThreads() == 1) {
+    return write(0, rows);
+  }
+  ParallelTasks(CeilDivide(rows, kWriteRows),
+                [&](int64_t task) { write(task * kWriteRows, std::min(rows, (task + 1) * kWriteRows)); });
+}
+
+// Shares the work out. What belongs together in one result does not depend on it: only who computes what, and when.
+bool PagedAttention::Plan(const Call& call, const TokenLayout& layout) {
+  tiles_.clear();
+  tasks_.clear();
+  const int64_t group = call.group(), tile_rows = std::max<int64_t>(1, kTileQueries / group);
+  const auto work = [&](int64_t rows, int64_t keys) { return 2 * rows * group * keys * call.d; };
+  int64_t total = 0;
+  for (const SequenceSpan& span : layout.sequences) {
+    total += call.cache.kv_heads * work(span.length, span.context + span.length);
+  }
+  const int64_t threads = total < kThreadGrain ? 1 : ParallelThreads();
+  const int64_t grain = std::max(kTaskGrain, total / (kTasksPerThread * threads));
+  int64_t partials = 0;
+  for (const SequenceSpan& span : layout.sequences) {
+    for (int64_t head = 0; head < call.cache.kv_heads; ++head) {
+      // The last rows of a chunk see most: first things first, so that threads finish together.
+      for (int64_t first = (span.length - 1) / tile_rows * tile_rows; first >= 0; first -= tile_rows) {
+        const int64_t count = std::min(tile_rows, span.length - first), keys = span.context + first + count;
+        Tile tile{&span, first, count, head, CeilDivide(keys, kSegment), /*partials=*/-1};
+        const int64_t pieces = threads == 1 ? 1 : std::min(tile.segments, CeilDivide(work(count, keys), grain));
+        if (pieces > 1) {
+          tile.partials = partials;
+          partials += tile.segments * Softmax::Size(count * group, call.cache.width);
+        }
+        for (int64_t i = 0; i < pieces; ++i) {
+          tasks_.push_back({tiles_.size(), i * tile.segments / pieces, (i + 1) * tile.segments / pieces});
+        }
+        tiles_.push_back(tile);
+      }
+    }
+  }
+  if (static_cast<int64_t>(partials_.size()) < partials) partials_.resize(static_cast<size_t>(partials));
+  return threads > 1;
+}
+
+void PagedAttention::RunTask(const Call& call, const Task& task) {
+  const Tile& tile = tiles_[task.tile];
+  const SequenceSpan& span = *tile.span;
+  const KvCacheLayer& cache = call.cache;
+  const int64_t group = call.group(), count = tile.count * group, width = cache.width;
+  Scratch& scratch = ThreadScratch();
+  const size_t element = cache.narrow ? sizeof(c10::BFloat16) : sizeof(float);
+
+  float* row = scratch.row.Take<float>(cache.depth);
+  std::fill(row + call.d, row + cache.depth, 0.0f);
+  void* queries = scratch.queries.Take<float>(count * cache.depth);
+  for (int64_t i = 0; i < count; ++i) {
+    call.LoadRotated(call.q, span.begin + tile.first + i / group, tile.kv_head * group + i % group, row);
+    if (kernel_.narrow_queries) {
+      ConvertRow(row, cache.depth, 1, static_cast<c10::BFloat16*>(queries) + i * cache.depth);
+    } else {
+      ConvertRow(row, cache.depth, 1, static_cast<float*>(queries) + i * cache.depth);
+    }
+  }
+
+  const int64_t size = Softmax::Size(count, width);
+  const Softmax whole = Softmax::In(scratch.whole.Take<float>(size), count, width);
+  SegmentWork work{.keys = static_cast<const char*>(cache.keys) + tile.kv_head * cache.key_size() * element,
+                   .values = static_cast<const char*>(cache.values) + tile.kv_head * cache.value_size() * element,
+                   .key_stride = cache.kv_heads * cache.key_size(),
+                   .value_stride = cache.kv_heads * cache.value_size(),
+                   .block_table = span.block_table.data(),
+                   .block_size = cache.block_size,
+                   .block_slots = cache.slots,
+                   .depth = cache.depth,
+                   .width = width,
+                   .queries = queries,
+                   .count = count,
+                   .queries_per_row = group,
+                   .first_position = span.context + tile.first,
+                   .scale = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(call.d)),
+                   .gathered = nullptr};
+  if (cache.block_size % kKeyGroup != 0) {
+    work.gathered = scratch.gathered.Take<float>(kKeyTile * (cache.depth + width));
+  }
+  for (int64_t segment = task.begin; segment < task.end; ++segment) {
+    Softmax part = whole;
+    if (tile.partials >= 0) {
+      part = Softmax::In(partials_.data() + tile.partials + segment * size, count, width);
+    } else if (segment > 0) {
+      part = Softmax::In(scratch.segment.Take<float>(size), count, width);
+    }
+    part.Clear(count, width);
+    work.begin = segment * kSegment;
+    work.end = std::min(work.begin + kSegment, work.first_position + tile.count);
+    work.maxima = part.maxima;
+    work.totals = part.totals;
+    work.sums = part.sums;
+    kernel_.attend(work);
+    if (tile.partials < 0 && segment > 0) call.MergeSegment(tile, segment, part, whole);
+  }
+  if (tile.partials < 0) call.StoreTile(tile, whole);
+}
+
+void PagedAttention::FinishSplitTile(const Call& call, const Tile& tile) {
+  const int64_t count = tile.count * call.group(), width = call.cache.width, size = Softmax::Size(count, width);
+  float* memory = partials_.data() + tile.partials;
+  const Softmax whole = Softmax::In(memory, count, width);
+  for (int64_t segment = 1; segment < tile.segments; ++segment) {
+    call.MergeSegment(tile, segment, Softmax::In(memory + segment * size, count, width), whole);
+  }
+  call.StoreTile(tile, whole);
+}
+
+void PagedAttention::Run(const Call& call, const TokenLayout& layout) {
+  TORCH_CHECK(call.d == call.cache.head_dim && call.heads % call.cache.kv_heads == 0,
+              "paged attention: queries and cache do not fit together");
+  WriteCache(call, layout);
+  if (Plan(call, layout)) {
+    ParallelTasks(static_cast<int64_t>(tasks_.size()),
+                  [&](int64_t task) { RunTask(call, tasks_[static_cast<size_t>(task)]); });
+  } else {
+    for (const Task& task : tasks_) RunTask(call, task);
+  }
+  for (const Tile& tile : tiles_) {
+    if (tile.partials >= 0) FinishSplitTile(call, tile);
+  }
+}
+
 at::Tensor PagedAttention::Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const TokenLayout& layout) {
-  const at::Tensor &keys = cache_.keys(layer), &values = cache_.values(layer);
-  const int64_t heads = q.size(1), d = q.size(2), kv_heads = k.size(1), block_size = cache_.block_size();
-  TORCH_CHECK(q.stride(2) == 1 && keys.size(1) == kv_heads && keys.size(3) == d && heads % kv_heads == 0,
-              "paged attention: queries and cache do not fit together");
-  at::Tensor out = at::empty({q.size(0), heads, d}, q.options());
-  const auto run = [&](auto query_tag, auto cache_tag) {
-    using Q = decltype(query_tag);
-    using C = decltype(cache_tag);
-    WriteCache<C>(k, layout.slots, keys, block_size);
-    WriteCache<C>(v, layout.slots, values, block_size);
-    Run<Q, C>({.q = q.const_data_ptr<Q>(),
-               .q_row_stride = q.stride(0),
-               .q_head_stride = q.stride(1),
-               .keys = keys.const_data_ptr<C>(),
-               .values = values.const_data_ptr<C>(),
-               .heads = heads,
-               .kv_heads = kv_heads,
-               .block_size = block_size,
-               .d = d,
-               .width = (d + kLanes - 1) / kLanes * kLanes,
-               .scale = 1.0f / std::sqrt(static_cast<float>(d)),
-               .out = out.mutable_data_ptr<Q>()},
-              layout);
-  };
-  const bool narrow_queries = q.scalar_type() == at::kBFloat16, narrow_cache = keys.scalar_type() == at::kBFloat16;
-  TORCH_CHECK((narrow_queries || q.scalar_type() == at::kFloat) && (narrow_cache || keys.scalar_type() == at::kFloat),
-              "paged attention takes float32 and bfloat16");
-  if (narrow_queries) {
-    narrow_cache ? run(c10::BFloat16{}, c10::BFloat16{}) : run(c10::BFloat16{}, float{});
-  } else {
-    narrow_cache ? run(float{}, c10::BFloat16{}) : run(float{}, float{});
-  }
+  const KvCacheLayer& cache = cache_.layer(layer);
+  TORCH_CHECK(k.size(1) == cache.kv_heads && v.size(1) == cache.kv_heads, "paged attention: keys do not fit the cache");
+  at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
+  Run({.q = RowsOf(q),
+       .k = RowsOf(k),
+       .v = RowsOf(v),
+       .cos = nullptr,
+       .sin = nullptr,
+       .heads = q.size(1),
+       .d = q.size(2),
+       .out = out.mutable_data_ptr(),
+       .narrow_out = IsNarrow(out),
+       .cache = cache},
+      layout);
   return out;
+}
+
+void PagedAttention::AttendRotated(int64_t layer, const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin,
+                                   const TokenLayout& layout, at::Tensor& out) {
+  const KvCacheLayer& cache = cache_.layer(layer);
+  const int64_t rows = qkv.size(0), heads = out.size(1), d = qkv.size(2);
+  TORCH_CHECK(qkv.size(1) == heads + 2 * cache.kv_heads && out.is_contiguous() && out.size(0) == rows &&
+                  out.size(2) == d && cos.is_contiguous() && sin.is_contiguous() && cos.numel() == rows * (d / 2) &&
+                  sin.numel() == rows * (d / 2),
+              "paged attention: projections, angles, cache and result do not fit together");
+  Run({.q = RowsOf(qkv),
+       .k = RowsOf(qkv, heads),
+       .v = RowsOf(qkv, heads + cache.kv_heads),
+       .cos = cos.const_data_ptr<float>(),
+       .sin = sin.const_data_ptr<float>(),
+       .heads = heads,
+       .d = d,
+       .out = out.mutable_data_ptr(),
+       .narrow_out = IsNarrow(out),
+       .cache = cache},
+      layout);
 }
 
 }  // namespace trimtab

@@ -3,28 +3,16 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <tuple>
 #include <vector>
 
 #include "models/attention/dense_attention.h"
 #include "models/attention/kv_cache.h"
 #include "models/attention/paged_attention.h"
+#include "tests/models/attention/exact_attention.h"
 
 namespace trimtab {
 namespace {
-
-// q [n, heads, d], k and v [m, kv_heads, d], visible [n, m] -> [n, heads, d].
-at::Tensor Exact(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& visible) {
-  const int64_t group = q.size(1) / k.size(1);
-  const at::Tensor keys = k.to(at::kDouble).repeat_interleave(group, 1).permute({1, 2, 0});
-  const at::Tensor values = v.to(at::kDouble).repeat_interleave(group, 1).transpose(0, 1);
-  at::Tensor scores = at::matmul(q.to(at::kDouble).transpose(0, 1), keys) / std::sqrt(static_cast<double>(q.size(2)));
-  scores = scores.masked_fill(visible.logical_not(), -INFINITY);
-  return at::matmul(at::softmax(scores, -1), values).transpose(0, 1);
-}
-
-at::Tensor Causal(int64_t rows, int64_t context) { return at::ones({rows, context + rows}, at::kBool).tril(context); }
 
 TEST(DenseAttentionTest, SequencesAndBranchesSeeOnlyTheirOwn) {
   at::manual_seed(1);
@@ -48,7 +36,8 @@ TEST(DenseAttentionTest, SequencesAndBranchesSeeOnlyTheirOwn) {
       begin += branch;
     }
     const auto rows = [&](const at::Tensor& x) { return x.narrow(0, span.begin, span.length); };
-    EXPECT_TRUE(at::allclose(rows(out).to(at::kDouble), Exact(rows(q), rows(k), rows(v), visible), 1e-4, 1e-5));
+    EXPECT_TRUE(
+        at::allclose(rows(out).to(at::kDouble), ExactAttention(rows(q), rows(k), rows(v), visible), 1e-4, 1e-5));
   }
 }
 
@@ -115,7 +104,7 @@ TEST_P(PagedAttentionTest, ChunksOfSequencesMatchAttentionInDouble) {
       const int64_t total = done[i] + step[i];
       const auto as_cached = [&](const at::Tensor& x) { return x.narrow(0, 0, total).to(cache_type); };
       const at::Tensor expected =
-          Exact(q[i].narrow(0, done[i], step[i]), as_cached(k[i]), as_cached(v[i]), Causal(step[i], done[i]));
+          ExactAttention(q[i].narrow(0, done[i], step[i]), as_cached(k[i]), as_cached(v[i]), Causal(step[i], done[i]));
       const SequenceSpan& span = layout.sequences[place++];
       EXPECT_TRUE(at::allclose(out.narrow(0, span.begin, span.length).to(at::kDouble), expected, tolerance, tolerance));
       done[i] = total;
