@@ -4,10 +4,18 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 #include "models/forward_context.h"
 #include "models/model_spec.h"
 
 namespace trimtab {
+
+// The form in which a loader keeps the matrices of a checkpoint.
+struct WeightForm {
+  at::ScalarType plain_type = at::kFloat;  // kFloat or kBFloat16
+  bool grouped = false;                    // keep quantised matrices in their file's 4 or 8 bits (QuantizedMatrix)
+};
 
 // Immutable after loading; any thread. Weights never require grad; gradients flow to embeddings (and to whatever a tap
 // adds) when grad mode is on and they require grad, else fused kernels run.
@@ -16,17 +24,21 @@ class CausalModel {
   virtual ~CausalModel() = default;
 
   virtual const ModelSpec& spec() const = 0;
-  // The type of weights and of what enters matrix products: kFloat or kBFloat16. The residual stream is float32.
+  // The type in which gradients see the weights, and of the KV cache: kFloat or kBFloat16. The residual stream is
+  // float32.
   virtual at::ScalarType dtype() const = 0;
+  // Memory of the weights as they are kept.
+  virtual int64_t weight_bytes() const = 0;
 
-  // token_ids [T] int64 -> [T, hidden] in dtype().
+  // token_ids [T] int64 -> [T, hidden] float32.
   virtual at::Tensor Embed(const at::Tensor& token_ids) const = 0;
   // embeddings [T, hidden], any floating type (with context.first_layer: the residual stream that enters that block)
   // -> residual stream [T, hidden] float32 after the last block that context.num_layers allows, before the final norm.
   // Throws c10::Error on a shape mismatch (a programming error) and std::bad_alloc.
   virtual at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const = 0;
-  // Final norm and output head: hidden [R, hidden] -> float32 logits [R, vocab].
-  virtual at::Tensor Logits(const at::Tensor& hidden) const = 0;
+  // Final norm and output head: hidden [R, hidden] -> float32 logits [R, vocab], which lie in `workspace` if there is
+  // one.
+  virtual at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace = nullptr) const = 0;
 };
 
 }  // namespace trimtab

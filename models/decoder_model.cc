@@ -1,11 +1,12 @@
 #include "models/decoder_model.h"
 
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/linear.h>
 
 #include <utility>
 
 #include "models/kernels/ops.h"
+#include "models/kernels/row_buffer.h"
+#include "models/layers/workspace.h"
 
 namespace trimtab {
 namespace {
@@ -29,26 +30,51 @@ class DecoderModel final : public CausalModel {
       : spec_(std::move(spec)),
         embedding_(std::move(weights.embedding)),
         final_norm_(std::move(weights.final_norm)),
-        head_(weights.head.defined() ? weights.head : embedding_),
+        head_(weights.head ? *weights.head : embedding_),
+        weight_bytes_(Bytes(weights)),
         decoder_(spec_, std::move(weights.layers), MakeRopes(spec_, weights.rope_factors)) {}
 
   const ModelSpec& spec() const override { return spec_; }
-  at::ScalarType dtype() const override { return embedding_.scalar_type(); }
-  at::Tensor Embed(const at::Tensor& token_ids) const override { return at::embedding(embedding_, token_ids); }
+  at::ScalarType dtype() const override { return embedding_.plain_type(); }
+  int64_t weight_bytes() const override { return weight_bytes_; }
+  at::Tensor Embed(const at::Tensor& token_ids) const override { return embedding_.Rows(token_ids); }
   at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const override {
     return decoder_.Forward(std::move(embeddings), context);
   }
-  at::Tensor Logits(const at::Tensor& hidden) const override {
-    const at::Tensor normed = RmsNorm(hidden.to(at::kFloat), final_norm_, spec_.norm_eps, dtype());
-    // With gradients, bfloat16 logits would round what attribution measures: multiply in float32.
-    return NeedsGradient(normed) ? at::linear(normed.to(at::kFloat), head_.weight().to(at::kFloat))
-                                 : head_.ToFloat(normed);
+  at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace) const override {
+    if (NeedsGradient(hidden)) {
+      // bfloat16 logits would round what attribution measures: multiply in float32.
+      const at::Tensor normed = ref::RmsNorm(hidden.to(at::kFloat), final_norm_, spec_.norm_eps, dtype());
+      return at::linear(normed.to(at::kFloat), head_.weight().to(at::kFloat));
+    }
+    Workspace own;
+    Workspace& memory = workspace != nullptr ? *workspace : own;
+    const at::Tensor rows = hidden.to(at::kFloat).contiguous();
+    const int64_t count = rows.size(0), size = spec_.hidden_size;
+    memory.input.Reset(head_.input(), count, size);
+    for (int64_t row = 0; row < count; ++row) {
+      NormalizeRow(rows.const_data_ptr<float>() + row * size, final_norm_.const_data_ptr<float>(), size,
+                   static_cast<float>(spec_.norm_eps), memory.input, row);
+    }
+    at::Tensor logits = memory.logits.Get(count, spec_.vocab_size, at::kFloat);
+    head_.Multiply(memory.input.view(), count, logits.mutable_data_ptr<float>());
+    return logits;
   }
 
  private:
+  int64_t Bytes(const DecoderModelWeights& weights) const {
+    int64_t bytes = embedding_.bytes() + (weights.head ? weights.head->bytes() : 0);
+    for (const DecoderLayerWeights& layer : weights.layers) {
+      bytes += layer.qkv.bytes() + layer.attention_output.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+    }
+    return bytes;
+  }
+
   const ModelSpec spec_;
-  const at::Tensor embedding_, final_norm_;
+  const Linear embedding_;
+  const at::Tensor final_norm_;
   const Linear head_;
+  const int64_t weight_bytes_;
   const Decoder decoder_;
 };
 

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "models/causal_model.h"
@@ -14,12 +15,12 @@
 
 namespace trimtab {
 
-// Matrices of one type, norms float32; on the CPU, without gradient.
+// Matrices of one plain type, norms float32; on the CPU, without gradient.
 struct DecoderModelWeights {
-  at::Tensor embedding;  // [vocab, hidden]
+  Linear embedding;  // [vocab, hidden]
   std::vector<DecoderLayerWeights> layers;
   at::Tensor final_norm;            // [hidden]
-  at::Tensor head;                  // [vocab, hidden]; undefined: tied to the embedding
+  std::optional<Linear> head;       // [vocab, hidden]; nullopt: tied to the embedding
   std::vector<float> rope_factors;  // per pair, from the checkpoint; empty without
 };
 

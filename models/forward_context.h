@@ -8,12 +8,16 @@
 
 namespace trimtab {
 
+struct Workspace;  // models/layers/workspace.h
+
 struct ForwardContext {
   const TokenLayout& layout;
   AttentionBackend& attention;
   LayerTap& tap;
   int64_t num_layers = -1;  // run only the first so many blocks (early exit); -1: all
   int64_t first_layer = 0;  // start at this block: the input is the residual stream that enters it
+  // Memory of inference passes, and of their result; null: allocated for this pass.
+  Workspace* workspace = nullptr;
 };
 
 }  // namespace trimtab

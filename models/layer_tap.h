@@ -4,9 +4,18 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 #include "models/site.h"
 
 namespace trimtab {
+
+// An edit of single rows, called for different rows by different threads, each row once.
+class RowEdit {
+ public:
+  virtual ~RowEdit() = default;
+  virtual void Edit(int64_t row, float* hidden) = 0;  // hidden: [hidden_size], edited in place
+};
 
 // Called by the layer loop once per (site, layer), in order. Implementations belong to one forward pass at a time.
 class LayerTap {
@@ -17,6 +26,10 @@ class LayerTap {
   virtual at::Tensor At(Site site, int64_t layer, at::Tensor hidden) = 0;
   // False lets a fused kernel skip the call and never changes results.
   virtual bool Wants(Site site, int64_t layer) const = 0;
+  // A tap whose whole effect at a block's output is an edit of single rows may say so: inference then calls this in
+  // place of At and fuses the edit with its own pass over the row. The edit is used before the next call of Rows or At.
+  // Null: At is called.
+  virtual RowEdit* Rows(int64_t /*layer*/) { return nullptr; }
 };
 
 // Leaves everything as it is.

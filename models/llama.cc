@@ -1,6 +1,8 @@
 #include "models/llama.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
 
 #include <cmath>
 #include <limits>
@@ -114,19 +116,20 @@ absl::StatusOr<RopeSpec> RopeFromConfig(const nlohmann::json& config, const std:
 // Loads the tensors of one checkpoint under the names of its format.
 class LlamaLoader {
  public:
-  LlamaLoader(const ModelSpec& spec, const TensorSource& source, CheckpointFormat format, at::ScalarType dtype)
-      : spec_(spec), source_(source), gguf_(format == CheckpointFormat::kGguf), dtype_(dtype) {}
+  LlamaLoader(const ModelSpec& spec, const TensorSource& source, CheckpointFormat format, WeightForm form)
+      : spec_(spec), source_(source), gguf_(format == CheckpointFormat::kGguf), form_(form) {}
 
   absl::StatusOr<DecoderModelWeights> Load() {
     DecoderModelWeights weights;
     const int64_t hidden = spec_.hidden_size;
     TRIMTAB_ASSIGN_OR_RETURN(
-        weights.embedding, Get(gguf_ ? "token_embd.weight" : "model.embed_tokens.weight", {spec_.vocab_size, hidden}));
+        weights.embedding,
+        LoadLinear({{gguf_ ? "token_embd.weight" : "model.embed_tokens.weight", spec_.vocab_size}}, hidden));
     TRIMTAB_ASSIGN_OR_RETURN(weights.final_norm,
                              source_.Load(gguf_ ? "output_norm.weight" : "model.norm.weight", {hidden}, at::kFloat));
     if (!spec_.tied_embeddings) {
       TRIMTAB_ASSIGN_OR_RETURN(weights.head,
-                               Get(gguf_ ? "output.weight" : "lm_head.weight", {spec_.vocab_size, hidden}));
+                               LoadLinear({{gguf_ ? "output.weight" : "lm_head.weight", spec_.vocab_size}}, hidden));
     }
     if (gguf_ && source_.Find("rope_freqs.weight") != nullptr) {
       TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor factors,
@@ -147,14 +150,74 @@ class LlamaLoader {
   }
 
  private:
-  absl::StatusOr<at::Tensor> Get(const std::string& name, std::vector<int64_t> shape) {
-    return source_.Load(name, shape, dtype_);
+  // A tensor that makes some rows of a matrix.
+  struct Part {
+    std::string name;
+    int64_t rows;
+    int64_t heads = 0;  // rows of so many heads whose order depends on the format; 0: rows as they are
+  };
+
+  // In GGUF files the rows of a head are in (pair, half) order, which interleaved rotation wants; rows of ours are in
+  // (half, pair) order. Empty: nothing to change.
+  std::vector<int64_t> RowOrder(const Part& part) const {
+    std::vector<int64_t> order;
+    if (!gguf_ || part.heads == 0) return order;
+    const int64_t half = spec_.head_dim / 2;
+    for (int64_t row = 0; row < part.rows; ++row) {
+      const int64_t head = row / spec_.head_dim, place = row % spec_.head_dim;
+      order.push_back(head * spec_.head_dim + place % half * 2 + place / half);
+    }
+    return order;
   }
 
-  // Rows of each head from (pair, half) order, which interleaved rotation wants, to (half, pair) order.
-  at::Tensor Unpermute(const at::Tensor& weight, int64_t heads) const {
-    if (!gguf_) return weight;
-    return weight.unflatten(0, {heads, spec_.head_dim / 2, 2}).transpose(1, 2).flatten(0, 2).contiguous();
+  absl::StatusOr<at::Tensor> LoadPlain(const Part& part, std::vector<int64_t> shape, at::ScalarType type) {
+    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor tensor, source_.Load(part.name, shape, type));
+    const std::vector<int64_t> order = RowOrder(part);
+    return order.empty() ? tensor : tensor.index_select(0, at::tensor(order));
+  }
+
+  // The integers of all parts; nullopt unless they are to be kept and each part has some.
+  absl::StatusOr<std::optional<std::vector<GroupedWeight>>> LoadGrouped(const std::vector<Part>& parts,
+                                                                        int64_t columns) {
+    std::vector<GroupedWeight> grouped;
+    for (const Part& part : parts) {
+      if (!form_.grouped) return std::nullopt;
+      TRIMTAB_ASSIGN_OR_RETURN(std::optional<GroupedWeight> weight,
+                               source_.LoadGrouped(part.name, {part.rows, columns}));
+      if (!weight) return std::nullopt;
+      const std::vector<int64_t> order = RowOrder(part);
+      grouped.push_back(order.empty() ? *std::move(weight) : PermuteRows(*weight, order));
+    }
+    return grouped;
+  }
+
+  // The parts below each other.
+  absl::StatusOr<Linear> LoadLinear(const std::vector<Part>& parts, int64_t columns, at::Tensor bias = {}) {
+    TRIMTAB_ASSIGN_OR_RETURN(const std::optional<std::vector<GroupedWeight>> grouped, LoadGrouped(parts, columns));
+    if (grouped) return Linear(StackRows(*grouped), std::move(bias), form_.plain_type);
+    std::vector<at::Tensor> plain;
+    for (const Part& part : parts) {
+      TRIMTAB_ASSIGN_OR_RETURN(plain.emplace_back(), LoadPlain(part, {part.rows, columns}, form_.plain_type));
+    }
+    return Linear(plain.size() == 1 ? plain[0] : at::cat(plain, 0), std::move(bias));
+  }
+
+  absl::StatusOr<GatedLinear> LoadGated(const Part& gate, const Part& up, int64_t columns, const at::Tensor& gate_bias,
+                                        const at::Tensor& up_bias) {
+    if (!gate_bias.defined()) {
+      TRIMTAB_ASSIGN_OR_RETURN(const std::optional<std::vector<GroupedWeight>> grouped,
+                               LoadGrouped({gate, up}, columns));
+      if (grouped) return GatedLinear((*grouped)[0], (*grouped)[1], form_.plain_type);
+    }
+    TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor plain_gate, LoadPlain(gate, {gate.rows, columns}, form_.plain_type));
+    TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor plain_up, LoadPlain(up, {up.rows, columns}, form_.plain_type));
+    return GatedLinear(plain_gate, plain_up, gate_bias, up_bias);
+  }
+
+  // Undefined unless `present`.
+  absl::StatusOr<at::Tensor> LoadBias(bool present, const Part& part) {
+    if (!present) return at::Tensor();
+    return LoadPlain(part, {part.rows}, at::kFloat);
   }
 
   absl::StatusOr<DecoderLayerWeights> LoadLayer(int64_t layer) {
@@ -162,54 +225,54 @@ class LlamaLoader {
     const std::string prefix = gguf_ ? absl::StrCat("blk.", layer, ".") : absl::StrCat("model.layers.", layer, ".");
     const int64_t hidden = spec_.hidden_size, ff = spec_.intermediate_size;
     const int64_t q_rows = spec_.num_heads * spec_.head_dim, kv_rows = spec_.num_kv_heads * spec_.head_dim;
-    const auto name = [&](const char* hugging_face, const char* gguf) {
-      return prefix + (gguf_ ? gguf : hugging_face);
-    };
-    const auto bias_of = [&](const char* hugging_face, const char* gguf, int64_t rows,
-                             bool present) -> absl::StatusOr<at::Tensor> {
-      if (!present) return at::Tensor();
-      return Get(name(hugging_face, gguf) + ".bias", {rows});
+    const auto part = [&](const char* hugging_face, const char* gguf, const char* kind, int64_t rows,
+                          int64_t heads = 0) {
+      return Part{absl::StrCat(prefix, gguf_ ? gguf : hugging_face, kind), rows, heads};
     };
     DecoderLayerWeights weights;
-    TRIMTAB_ASSIGN_OR_RETURN(weights.attention_norm,
-                             source_.Load(name("input_layernorm", "attn_norm") + ".weight", {hidden}, at::kFloat));
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor q, Get(name("self_attn.q_proj", "attn_q") + ".weight", {q_rows, hidden}));
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor k, Get(name("self_attn.k_proj", "attn_k") + ".weight", {kv_rows, hidden}));
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor v, Get(name("self_attn.v_proj", "attn_v") + ".weight", {kv_rows, hidden}));
+    TRIMTAB_ASSIGN_OR_RETURN(
+        weights.attention_norm,
+        source_.Load(part("input_layernorm", "attn_norm", ".weight", hidden).name, {hidden}, at::kFloat));
+    const auto qkv = [&](const char* kind) {
+      return std::vector<Part>{part("self_attn.q_proj", "attn_q", kind, q_rows, spec_.num_heads),
+                               part("self_attn.k_proj", "attn_k", kind, kv_rows, spec_.num_kv_heads),
+                               part("self_attn.v_proj", "attn_v", kind, kv_rows)};
+    };
     at::Tensor qkv_bias;
     if (spec.qkv_bias) {
-      TRIMTAB_ASSIGN_OR_RETURN(at::Tensor qb, bias_of("self_attn.q_proj", "attn_q", q_rows, true));
-      TRIMTAB_ASSIGN_OR_RETURN(at::Tensor kb, bias_of("self_attn.k_proj", "attn_k", kv_rows, true));
-      TRIMTAB_ASSIGN_OR_RETURN(at::Tensor vb, bias_of("self_attn.v_proj", "attn_v", kv_rows, true));
-      qkv_bias = at::cat({Unpermute(qb, spec_.num_heads), Unpermute(kb, spec_.num_kv_heads), vb}, 0);
+      std::vector<at::Tensor> biases;
+      for (const Part& bias : qkv(".bias")) {
+        TRIMTAB_ASSIGN_OR_RETURN(biases.emplace_back(), LoadBias(true, bias));
+      }
+      qkv_bias = at::cat(biases, 0);
     }
-    weights.qkv = Linear(at::cat({Unpermute(q, spec_.num_heads), Unpermute(k, spec_.num_kv_heads), v}, 0), qkv_bias);
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor output,
-                             Get(name("self_attn.o_proj", "attn_output") + ".weight", {hidden, q_rows}));
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor output_bias,
-                             bias_of("self_attn.o_proj", "attn_output", hidden, spec.output_bias));
-    weights.attention_output = Linear(std::move(output), std::move(output_bias));
+    TRIMTAB_ASSIGN_OR_RETURN(weights.qkv, LoadLinear(qkv(".weight"), hidden, qkv_bias));
+    TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor output_bias,
+                             LoadBias(spec.output_bias, part("self_attn.o_proj", "attn_output", ".bias", hidden)));
     TRIMTAB_ASSIGN_OR_RETURN(
-        weights.mlp_norm, source_.Load(name("post_attention_layernorm", "ffn_norm") + ".weight", {hidden}, at::kFloat));
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor gate, Get(name("mlp.gate_proj", "ffn_gate") + ".weight", {ff, hidden}));
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor up, Get(name("mlp.up_proj", "ffn_up") + ".weight", {ff, hidden}));
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor down, Get(name("mlp.down_proj", "ffn_down") + ".weight", {hidden, ff}));
-    at::Tensor gate_up_bias;
-    if (spec.mlp_bias) {
-      TRIMTAB_ASSIGN_OR_RETURN(at::Tensor gb, bias_of("mlp.gate_proj", "ffn_gate", ff, true));
-      TRIMTAB_ASSIGN_OR_RETURN(at::Tensor ub, bias_of("mlp.up_proj", "ffn_up", ff, true));
-      gate_up_bias = at::cat({gb, ub}, 0);
-    }
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor down_bias, bias_of("mlp.down_proj", "ffn_down", hidden, spec.mlp_bias));
-    weights.gate_up = Linear(at::cat({gate, up}, 0), gate_up_bias);
-    weights.down = Linear(std::move(down), std::move(down_bias));
+        weights.attention_output,
+        LoadLinear({part("self_attn.o_proj", "attn_output", ".weight", hidden)}, q_rows, output_bias));
+    TRIMTAB_ASSIGN_OR_RETURN(
+        weights.mlp_norm,
+        source_.Load(part("post_attention_layernorm", "ffn_norm", ".weight", hidden).name, {hidden}, at::kFloat));
+    TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor gate_bias,
+                             LoadBias(spec.mlp_bias, part("mlp.gate_proj", "ffn_gate", ".bias", ff)));
+    TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor up_bias,
+                             LoadBias(spec.mlp_bias, part("mlp.up_proj", "ffn_up", ".bias", ff)));
+    TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor down_bias,
+                             LoadBias(spec.mlp_bias, part("mlp.down_proj", "ffn_down", ".bias", hidden)));
+    TRIMTAB_ASSIGN_OR_RETURN(weights.gate_up,
+                             LoadGated(part("mlp.gate_proj", "ffn_gate", ".weight", ff),
+                                       part("mlp.up_proj", "ffn_up", ".weight", ff), hidden, gate_bias, up_bias));
+    TRIMTAB_ASSIGN_OR_RETURN(weights.down,
+                             LoadLinear({part("mlp.down_proj", "ffn_down", ".weight", hidden)}, ff, down_bias));
     return weights;
   }
 
   const ModelSpec& spec_;
   const TensorSource& source_;
   const bool gguf_;
-  const at::ScalarType dtype_;
+  const WeightForm form_;
 };
 
 }  // namespace
@@ -287,8 +350,8 @@ absl::StatusOr<ModelSpec> LlamaSpecFromGguf(const GgufFile& file) {
 }
 
 absl::StatusOr<std::shared_ptr<const CausalModel>> LoadLlama(const ModelSpec& spec, const TensorSource& source,
-                                                             CheckpointFormat format, at::ScalarType dtype) {
-  TRIMTAB_ASSIGN_OR_RETURN(DecoderModelWeights weights, LlamaLoader(spec, source, format, dtype).Load());
+                                                             CheckpointFormat format, WeightForm form) {
+  TRIMTAB_ASSIGN_OR_RETURN(DecoderModelWeights weights, LlamaLoader(spec, source, format, form).Load());
   return MakeDecoderModel(spec, std::move(weights));
 }
 

@@ -24,7 +24,7 @@ absl::StatusOr<ModelSpec> LlamaSpecFromGguf(const GgufFile& file);
 // interleaved rotary embedding; both become the same model.
 enum class CheckpointFormat { kHuggingFace, kGguf };
 absl::StatusOr<std::shared_ptr<const CausalModel>> LoadLlama(const ModelSpec& spec, const TensorSource& source,
-                                                             CheckpointFormat format, at::ScalarType dtype);
+                                                             CheckpointFormat format, WeightForm form);
 
 }  // namespace trimtab
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "models/kernels/quantized_matrix.h"
 #include "models/layers/linear.h"
 #include "models/model_registry.h"
 #include "models/tokenizer/chat_template.h"
@@ -52,16 +53,43 @@ absl::StatusOr<nlohmann::json> ParseObject(const std::string& text, const std::s
   return json;
 }
 
-at::ScalarType ChooseType(LoadOptions::Precision precision) {
+// Whether any matrix of the checkpoint has a form in 4 or 8 bits.
+bool HasIntegers(const TensorSource& source) {
+  for (const std::string& name : source.names()) {
+    const std::string& type = source.Find(name)->dtype;
+    if (type.starts_with("Q") && type != "Q6_K") return true;
+  }
+  return false;
+}
+
+absl::StatusOr<WeightForm> ChooseForm(LoadOptions::Precision precision, const TensorSource& source) {
+  const bool fast = QuantizedMatrix::Supported();
+  WeightForm form{.plain_type = CpuHasNativeBFloat16() ? at::kBFloat16 : at::kFloat};
   switch (precision) {
     case LoadOptions::Precision::kFloat32:
-      return at::kFloat;
+      form.plain_type = at::kFloat;
+      break;
     case LoadOptions::Precision::kBFloat16:
-      return at::kBFloat16;
+      form.plain_type = at::kBFloat16;
+      break;
+    case LoadOptions::Precision::kFile:
+      if (!fast) {
+        return absl::UnimplementedError(
+            "this processor has no AVX-512 VNNI, which computing with the file's integers needs; choose precision "
+            "float32 or bfloat16");
+      }
+      form.grouped = true;
+      break;
     case LoadOptions::Precision::kAuto:
+      form.grouped = fast && HasIntegers(source);
       break;
   }
-  return CpuHasNativeBFloat16() ? at::kBFloat16 : at::kFloat;
+  return form;
+}
+
+std::string PrecisionName(const WeightForm& form) {
+  if (form.grouped) return "file";
+  return form.plain_type == at::kFloat ? "float32" : "bfloat16";
 }
 
 // The type of most bytes of the checkpoint.
@@ -110,7 +138,9 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, 
     return ModelFileError(path, absl::StrCat("the tokenizer has ", loaded.tokenizer->vocab_size(),
                                              " tokens, the embedding table only ", spec.vocab_size));
   }
-  TRIMTAB_ASSIGN_OR_RETURN(loaded.model, architecture.load(spec, source, format, ChooseType(options.precision)));
+  TRIMTAB_ASSIGN_OR_RETURN(const WeightForm form, ChooseForm(options.precision, source));
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.model, architecture.load(spec, source, format, form));
+  loaded.precision = PrecisionName(form);
   std::shared_ptr<const ChatTemplate> compiled;
   if (!chat_template.empty()) {
     TRIMTAB_ASSIGN_OR_RETURN(

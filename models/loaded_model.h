@@ -20,6 +20,7 @@ struct LoadedModel {
   std::string display_name;  // from the checkpoint, or the file's name
   std::string fingerprint;   // sha256 hex over weights and shapes: a vector fitted on other weights is refused
   std::string quantization;  // type of most weights in the file, for example "Q4_1"
+  std::string precision;     // how they are kept: "float32", "bfloat16", or "file" (4 or 8 bits)
   std::shared_ptr<const CausalModel> model;
   std::shared_ptr<const Tokenizer> tokenizer;
   std::shared_ptr<const PromptBuilder> prompts;
@@ -29,13 +30,20 @@ struct LoadedModel {
 };
 
 struct LoadOptions {
-  enum class Precision { kAuto /* bf16 where the CPU has AVX512-BF16 or AMX, else fp32 */, kFloat32, kBFloat16 };
+  enum class Precision {
+    kAuto,  // kFile where the processor has the kernels and the file is quantised, else bf16 where the CPU has
+            // AVX512-BF16 or AMX, else fp32
+    kFloat32,
+    kBFloat16,
+    kFile,  // quantised matrices stay in the file's 4 or 8 bits, others as with kAuto
+  };
   Precision precision = Precision::kAuto;
 };
 
 // Loads a Hugging Face folder (config.json, tokenizer.json, safetensors) or a GGUF file. Errors: NOT_FOUND without such
 // a path; INVALID_ARGUMENT (MODEL_FILE_INVALID, names the tensor or key) on a bad file; UNIMPLEMENTED names an
-// architecture or tokenizer that is not supported.
+// architecture or tokenizer that is not supported, or says that this processor cannot compute with the file's integers
+// (kFile).
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const std::string& id, const std::string& path,
                                                              const LoadOptions& options);
 

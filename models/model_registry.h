@@ -23,7 +23,7 @@ struct Architecture {
   absl::StatusOr<ModelSpec> (*spec_from_config)(const nlohmann::json& config, const std::string& path);
   absl::StatusOr<ModelSpec> (*spec_from_gguf)(const GgufFile& file);
   absl::StatusOr<std::shared_ptr<const CausalModel>> (*load)(const ModelSpec& spec, const TensorSource& source,
-                                                             CheckpointFormat format, at::ScalarType dtype);
+                                                             CheckpointFormat format, WeightForm form);
 };
 
 // UNIMPLEMENTED names the architecture and those that are known.

@@ -57,6 +57,7 @@ absl::Status Annotate(const absl::Status& status, const std::string& part) {
 LoadOptions::Precision PrecisionOf(const std::string& name) {
   if (name == "float32") return LoadOptions::Precision::kFloat32;
   if (name == "bfloat16") return LoadOptions::Precision::kBFloat16;
+  if (name == "file") return LoadOptions::Precision::kFile;
   return LoadOptions::Precision::kAuto;
 }
 

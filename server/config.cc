@@ -53,9 +53,10 @@ absl::Status CheckConfig(const ServerConfig& config) {
       return absl::InvalidArgumentError(absl::StrCat("two models have the id ", source.id, ": give --model id=path"));
     }
   }
-  if (config.precision != "auto" && config.precision != "float32" && config.precision != "bfloat16") {
+  if (config.precision != "auto" && config.precision != "float32" && config.precision != "bfloat16" &&
+      config.precision != "file") {
     return absl::InvalidArgumentError(
-        absl::StrCat("--precision must be auto, float32 or bfloat16, is ", config.precision));
+        absl::StrCat("--precision must be auto, float32, bfloat16 or file, is ", config.precision));
   }
   if (config.metrics_objectives < 1 || config.metrics_objectives > kMaxMetricsObjectives) {
     return absl::InvalidArgumentError(

@@ -15,7 +15,7 @@ struct ServerConfig {
   std::string version = "unknown", revision = "unknown";  // of the build
   // "id=path" or "path" (the id is made from its last part): a Hugging Face folder or a GGUF file each.
   std::vector<std::string> models;
-  std::string precision = "auto";  // of weights and activations: auto, float32 or bfloat16
+  std::string precision = "auto";  // of weights: auto, float32, bfloat16 or file (LoadOptions::Precision)
   std::string address = "127.0.0.1:50051";
   std::string metrics_address = "127.0.0.1:9464";  // empty: no metrics
   int64_t metrics_objectives = 64;                 // of a model that have series of their own

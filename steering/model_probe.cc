@@ -111,7 +111,7 @@ at::Tensor ModelProbe::VocabMeanEmbedding() const {
       const int64_t end = std::min(begin + kVocabRows, vocab_size());
       sum += loaded_->model->Embed(at::arange(begin, end, at::kLong)).to(at::kDouble).sum(0);
     }
-    vocab_mean_ = (sum / static_cast<double>(vocab_size())).to(loaded_->model->dtype());
+    vocab_mean_ = (sum / static_cast<double>(vocab_size())).to(at::kFloat);
   }
   return vocab_mean_;
 }

@@ -62,7 +62,7 @@ std::vector<std::vector<TokenId>> ChunkText(const Tokenizer& tokenizer, std::str
                                             int64_t max_tokens);
 
 // Functions that run several forward passes take the job and checkpoint between them; they return its CANCELLED or
-// UNAVAILABLE unchanged. Embeddings and masks are in the model's type. c10::Error and std::bad_alloc pass through.
+// UNAVAILABLE unchanged. Embeddings and masks are float32. c10::Error and std::bad_alloc pass through.
 class ModelProbe {
  public:
   ModelProbe(std::shared_ptr<const LoadedModel> model, ProbeOptions options);

@@ -1,6 +1,5 @@
 #include "models/kernels/packed_matrix.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
@@ -10,43 +9,27 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <type_traits>
+#include <cstring>
 
-#include "models/kernels/cpu/simd.h"
+#include "models/kernels/thread_team.h"
 
 namespace trimtab {
 namespace {
 
-constexpr int64_t kBlock = 64;  // weight rows in a block, and rows of x that one kernel call takes
+constexpr int64_t kTaskRows = 64;  // rows of x that one kernel call takes
 // Multiplications below which a second thread costs more than it saves.
-constexpr int64_t kThreadGrain = int64_t{1} << 18;
+constexpr int64_t kSerialWork = int64_t{1} << 15;
 
 // One kernel call on a known product.
 bool Try(at::ScalarType dtype) {
   try {
     const at::NoGradGuard no_grad;
     const at::Tensor ones = at::ones({3, 32}, dtype);
-    const at::Tensor product = PackedMatrix(at::ones({5, 32}, dtype)).Multiply(ones, {}, at::kFloat);
-    const float* values = product.const_data_ptr<float>();
-    return std::all_of(values, values + product.numel(), [](float value) { return value == 32.0f; });
+    std::array<float, 15> product;
+    PackedMatrix(at::ones({5, 32}, dtype)).Multiply(ones.const_data_ptr(), 3, nullptr, product.data());
+    return std::all_of(product.begin(), product.end(), [](float value) { return value == 32.0f; });
   } catch (const c10::Error&) {
     return false;  // the kernels say that this processor lacks the instructions
-  }
-}
-
-// tile [count, kBlock] + bias -> the columns [first, first + width) of out.
-template <typename Out>
-void StoreTile(const float* tile, int64_t count, int64_t width, const float* bias, Out* out, int64_t stride) {
-  for (int64_t row = 0; row < count; ++row) {
-    const float* from = tile + row * kBlock;
-    Out* to = out + row * stride;
-    int64_t i = 0;
-    for (; i + kLanes <= width; i += kLanes) {
-      const Float8 sum = Load8(from + i);
-      Store8(to + i, bias == nullptr ? sum : sum + Load8(bias + i));
-    }
-    for (; i < width; ++i) to[i] = static_cast<Out>(bias == nullptr ? from[i] : from[i] + bias[i]);
   }
 }
 
@@ -59,66 +42,87 @@ bool PackedMatrix::Supports(at::ScalarType dtype) {
 
 PackedMatrix::PackedMatrix(const at::Tensor& weight) : rows_(weight.size(0)), columns_(weight.size(1)) {
   const at::NoGradGuard no_grad;
-  const int64_t count = (rows_ + kBlock - 1) / kBlock;
   at::Tensor padded = weight;
   if (rows_ % kBlock != 0) {
-    padded = at::zeros({count * kBlock, columns_}, weight.options());
+    padded = at::zeros({blocks() * kBlock, columns_}, weight.options());
     padded.narrow(0, 0, rows_).copy_(weight);
   }
   if (weight.scalar_type() == at::kFloat) {
-    blocks_ = padded.view({count, kBlock, columns_}).transpose(1, 2).contiguous();
+    blocks_ = padded.view({blocks(), kBlock, columns_}).transpose(1, 2).contiguous();
   } else {
     TORCH_CHECK(columns_ % 2 == 0, "the inner dimension of a packed bfloat16 matrix must be even");
-    blocks_ = padded.view({count, kBlock, columns_ / 2, 2}).transpose(1, 2).contiguous();
+    blocks_ = padded.view({blocks(), kBlock, columns_ / 2, 2}).transpose(1, 2).contiguous();
   }
 }
 
-template <typename T, typename Out>
-void PackedMatrix::Run(const at::Tensor& x, const float* bias, at::Tensor& out) const {
-  constexpr bool kPairs = std::is_same_v<T, c10::BFloat16>;
-  const int64_t count = x.size(0);
-  const int64_t column_blocks = (rows_ + kBlock - 1) / kBlock, row_blocks = (count + kBlock - 1) / kBlock;
-  const T* input = x.const_data_ptr<T>();
-  const T* weights = blocks_.const_data_ptr<T>();
-  Out* result = out.mutable_data_ptr<Out>();
-  const int64_t work = std::min(count, kBlock) * kBlock * columns_;  // multiplications of one task
-  at::parallel_for(0, column_blocks * row_blocks, std::max<int64_t>(1, kThreadGrain / work),
-                   [&](int64_t begin, int64_t end) {
-                                    alignas(64) std::array<float, kBlock * kBlock> tile;
-                     for (int64_t task = begin; task < end; ++task) {
-                       // Neighbouring tasks share a block of weights, which then stays in the cache.
-                       const int64_t column = task / row_blocks * kBlock, row = task % row_blocks * kBlock;
-                       const int64_t height = std::min(kBlock, count - row), width = std::min(kBlock, rows_ - column);
-                       const T* block = weights + column * columns_;
-                       Out* to = result + row * rows_ + column;
-                       if constexpr (std::is_same_v<Out, float>) {
-                         if (width == kBlock && bias == nullptr) {
-                           at::native::cpublas::brgemm(height, kBlock, columns_, columns_, kBlock, rows_,
-                                                       /*add_C=*/false, input + row * columns_, block, to, kPairs);
-                           continue;
-                         }
-                       }
-                       at::native::cpublas::brgemm(height, kBlock, columns_, columns_, kBlock, kBlock, /*add_C=*/false,
-                                                   input + row * columns_, block, tile.data(), kPairs);
-                       StoreTile(tile.data(), height, width, bias == nullptr ? nullptr : bias + column, to, rows_);
-                     }
-                     at::native::cpublas::brgemm_release(kPairs);
-                   });
+void PackedMatrix::MultiplyBlock(int64_t block, const void* x, int64_t count, float* out, int64_t stride) const {
+  const int64_t offset = block * kBlock * columns_;
+  if (dtype() == at::kFloat) {
+    at::native::cpublas::brgemm(count, kBlock, columns_, columns_, kBlock, stride, /*add_C=*/false,
+                                static_cast<const float*>(x), blocks_.const_data_ptr<float>() + offset, out,
+                                /*is_vnni=*/false);
+  } else {
+    at::native::cpublas::brgemm(count, kBlock, columns_, columns_, kBlock, stride, /*add_C=*/false,
+                                static_cast<const c10::BFloat16*>(x), blocks_.const_data_ptr<c10::BFloat16>() + offset,
+                                out, /*is_vnni=*/true);
+  }
 }
 
-at::Tensor PackedMatrix::Multiply(const at::Tensor& x, const at::Tensor& bias, at::ScalarType out_type) const {
-  TORCH_CHECK(x.dim() == 2 && x.size(1) == columns_ && x.scalar_type() == blocks_.scalar_type(),
-              "packed product: x must be [rows, ", columns_, "] in the weight's type");
-  const at::Tensor input = x.contiguous();
-  at::Tensor out = at::empty({x.size(0), rows_}, x.options().dtype(out_type));
-  const at::Tensor wide_bias = bias.defined() ? bias.to(at::kFloat).contiguous() : at::Tensor();
-  const float* offsets = wide_bias.defined() ? wide_bias.const_data_ptr<float>() : nullptr;
-  if (x.scalar_type() == at::kFloat) {
-    Run<float, float>(input, offsets, out);
-  } else if (out_type == at::kFloat) {
-    Run<c10::BFloat16, float>(input, offsets, out);
+void PackedMatrix::Release() const { at::native::cpublas::brgemm_release(dtype() == at::kBFloat16); }
+
+void PackedMatrix::Multiply(const void* x, int64_t count, const float* bias, float* out) const {
+  const int64_t row_blocks = (count + kTaskRows - 1) / kTaskRows;
+  const int64_t row_bytes = columns_ * static_cast<int64_t>(blocks_.element_size());
+  const auto run = [&](int64_t task) {
+    // Neighbouring tasks share a block of weights, which then stays in the cache.
+    const int64_t block = task / row_blocks, first = task % row_blocks * kTaskRows;
+    const int64_t height = std::min(kTaskRows, count - first), width = std::min(kBlock, rows_ - block * kBlock);
+    const char* from = static_cast<const char*>(x) + first * row_bytes;
+    float* to = out + first * rows_ + block * kBlock;
+    if (width == kBlock) {
+      MultiplyBlock(block, from, height, to, rows_);
+    } else {
+      alignas(64) std::array<float, kTaskRows * kBlock> tile;
+      MultiplyBlock(block, from, height, tile.data(), kBlock);
+      for (int64_t r = 0; r < height; ++r) {
+        std::memcpy(to + r * rows_, tile.data() + r * kBlock, static_cast<size_t>(width) * sizeof(float));
+      }
+    }
+    Release();
+    if (bias == nullptr) return;
+    for (int64_t r = 0; r < height; ++r) {
+      for (int64_t c = 0; c < width; ++c) to[r * rows_ + c] += bias[block * kBlock + c];
+    }
+  };
+  const int64_t tasks = blocks() * row_blocks;
+  if (count * rows_ * columns_ < kSerialWork) {
+    for (int64_t task = 0; task < tasks; ++task) run(task);
   } else {
-    Run<c10::BFloat16, c10::BFloat16>(input, offsets, out);
+    ParallelTasks(tasks, run);
+  }
+}
+
+at::Tensor PackedMatrix::Unpack() const {
+  const at::NoGradGuard no_grad;
+  return blocks_.transpose(1, 2).reshape({blocks() * kBlock, columns_}).narrow(0, 0, rows_);
+}
+
+at::Tensor PackedMatrix::Rows(const at::Tensor& numbers) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor order = numbers.contiguous(), out = at::empty({order.numel(), columns_}, blocks_.options());
+  const int64_t* rows = order.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < order.numel(); ++i) {
+    TORCH_CHECK(rows[i] >= 0 && rows[i] < rows_, "row ", rows[i], " of a matrix with ", rows_);
+    const int64_t begin = rows[i] / kBlock * kBlock * columns_, place = rows[i] % kBlock;
+    if (dtype() == at::kFloat) {
+      const float* from = blocks_.const_data_ptr<float>() + begin + place;
+      float* to = out.mutable_data_ptr<float>() + i * columns_;
+      for (int64_t k = 0; k < columns_; ++k) to[k] = from[k * kBlock];
+    } else {
+      const c10::BFloat16* from = blocks_.const_data_ptr<c10::BFloat16>() + begin + 2 * place;
+      c10::BFloat16* to = out.mutable_data_ptr<c10::BFloat16>() + i * columns_;
+      for (int64_t k = 0; k < columns_; ++k) to[k] = from[k / 2 * 2 * kBlock + k % 2];
+    }
   }
   return out;
 }

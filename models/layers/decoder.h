@@ -10,21 +10,11 @@
 #include <vector>
 
 #include "models/forward_context.h"
-#include "models/layers/linear.h"
+#include "models/layers/decoder_weights.h"
 #include "models/layers/rope.h"
 #include "models/model_spec.h"
 
 namespace trimtab {
-
-// The weights of one block; projections that share an input are one matrix. Norms are float32.
-struct DecoderLayerWeights {
-  at::Tensor attention_norm;  // [hidden]
-  Linear qkv;                 // [(heads + 2 kv_heads) * head_dim, hidden]
-  Linear attention_output;    // [hidden, heads * head_dim]
-  at::Tensor mlp_norm;        // [hidden]
-  Linear gate_up;             // [2 * intermediate, hidden]
-  Linear down;                // [hidden, intermediate]
-};
 
 class Decoder {
  public:
@@ -34,12 +24,15 @@ class Decoder {
 
   // embeddings [T, hidden] of any floating type -> the residual stream [T, hidden] after the last block that the
   // context allows. The stream, and so what taps see, is float32 whatever the weights' type: blocks add small things to
-  // large.
+  // large. Blocks that no gradient passes through run as inference.
   at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const;
 
  private:
+  // hidden [T, hidden] float32 -> what leaves the block, before the tap at its output.
+  at::Tensor DifferentiableBlock(int64_t layer, const at::Tensor& hidden, const at::Tensor& cos, const at::Tensor& sin,
+                                 const ForwardContext& context) const;
+
   const ModelSpec spec_;
-  const at::ScalarType dtype_;  // of the weights and of what enters the matrix products
   const std::vector<DecoderLayerWeights> layers_;
   const std::vector<std::shared_ptr<const RopeTable>> ropes_;
 };

@@ -4,6 +4,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/randn.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -43,6 +44,23 @@ std::vector<std::string> ByteCharacters() {
   return characters;
 }
 
+// The nearest 8-bit form of a matrix.
+GroupedWeight InGroups(const at::Tensor& weight) {
+  const at::Tensor groups = weight.to(at::kFloat).contiguous().view({-1, kWeightGroup});
+  GroupedWeight grouped{.bits = 8, .rows = weight.size(0), .columns = weight.size(1)};
+  for (int64_t g = 0; g < groups.size(0); ++g) {
+    const float* values = groups.const_data_ptr<float>() + g * kWeightGroup;
+    const auto [low, high] = std::minmax_element(values, values + kWeightGroup);
+    const float scale = std::max((*high - *low) / 255, 1e-6f);
+    for (int64_t i = 0; i < kWeightGroup; ++i) {
+      grouped.quants.push_back(static_cast<uint8_t>(std::clamp(std::round((values[i] - *low) / scale), 0.0f, 255.0f)));
+    }
+    grouped.scales.push_back(scale);
+    grouped.minimums.push_back(*low);
+  }
+  return grouped;
+}
+
 }  // namespace
 
 ModelSpec TinyModelSpec(const TinyModelOptions& options) {
@@ -60,25 +78,30 @@ ModelSpec TinyModelSpec(const TinyModelOptions& options) {
   return spec;
 }
 
-DecoderModelWeights TinyModelWeights(const ModelSpec& spec, uint64_t seed, at::ScalarType dtype) {
+DecoderModelWeights TinyModelWeights(const ModelSpec& spec, uint64_t seed, at::ScalarType dtype, bool grouped) {
   at::Generator generator = at::detail::createCPUGenerator(seed);
   const auto random = [&](int64_t rows, int64_t columns, double scale) {
     return (at::randn({rows, columns}, generator, at::kFloat) * scale).to(dtype);
   };
   const auto norm = [&] { return at::randn({spec.hidden_size}, generator, at::kFloat) * 0.1 + 1.0; };
+  const auto linear = [&](const at::Tensor& weight) {
+    return grouped ? Linear(InGroups(weight), {}, dtype) : Linear(weight);
+  };
   const int64_t hidden = spec.hidden_size, q = spec.num_heads * spec.head_dim, kv = spec.num_kv_heads * spec.head_dim;
+  const int64_t ff = spec.intermediate_size;
   const double in = 1 / std::sqrt(static_cast<double>(hidden));
   DecoderModelWeights weights;
-  weights.embedding = random(spec.vocab_size, hidden, 1);
+  weights.embedding = linear(random(spec.vocab_size, hidden, 1));
   weights.final_norm = norm();
   for (int64_t layer = 0; layer < spec.num_layers(); ++layer) {
     DecoderLayerWeights block;
     block.attention_norm = norm();
-    block.qkv = Linear(random(q + 2 * kv, hidden, 2 * in));
-    block.attention_output = Linear(random(hidden, q, in));
+    block.qkv = linear(random(q + 2 * kv, hidden, 2 * in));
+    block.attention_output = linear(random(hidden, q, in));
     block.mlp_norm = norm();
-    block.gate_up = Linear(random(2 * spec.intermediate_size, hidden, in));
-    block.down = Linear(random(hidden, spec.intermediate_size, in));
+    const at::Tensor both = random(2 * ff, hidden, in), gate = both.narrow(0, 0, ff), up = both.narrow(0, ff, ff);
+    block.gate_up = grouped ? GatedLinear(InGroups(gate), InGroups(up), dtype) : GatedLinear(gate, up);
+    block.down = linear(random(hidden, ff, in));
     weights.layers.push_back(std::move(block));
   }
   return weights;
@@ -86,7 +109,7 @@ DecoderModelWeights TinyModelWeights(const ModelSpec& spec, uint64_t seed, at::S
 
 std::shared_ptr<const CausalModel> MakeTinyModel(const TinyModelOptions& options) {
   ModelSpec spec = TinyModelSpec(options);
-  DecoderModelWeights weights = TinyModelWeights(spec, options.seed, options.dtype);
+  DecoderModelWeights weights = TinyModelWeights(spec, options.seed, options.dtype, options.grouped);
   return MakeDecoderModel(std::move(spec), std::move(weights));
 }
 
@@ -109,6 +132,7 @@ std::shared_ptr<const LoadedModel> MakeTinyLoadedModel(const TinyModelOptions& o
   loaded.display_name = "Tiny random Llama";
   loaded.fingerprint = absl::StrCat("tiny-", options.num_layers, "-", options.hidden_size, "-", options.seed);
   loaded.quantization = "F32";
+  loaded.precision = options.grouped ? "file" : options.dtype == at::kFloat ? "float32" : "bfloat16";
   loaded.model = MakeTinyModel(options);
   loaded.tokenizer = TinyTokenizer();
   loaded.mask_token = 259;

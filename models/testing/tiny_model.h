@@ -19,12 +19,13 @@ struct TinyModelOptions {
   int64_t context_length = 512;
   uint64_t seed = 1;
   at::ScalarType dtype = at::kFloat;
+  bool grouped = false;  // matrices in 8 bits, as of a quantised file
 };
 
 // vocab_size is that of TinyTokenizer.
 ModelSpec TinyModelSpec(const TinyModelOptions& options = {});
 // Weights ~ N(0, 1/sqrt(fan in)), embeddings N(0, 1), norms near 1: activations are of order 1 and tokens matter.
-DecoderModelWeights TinyModelWeights(const ModelSpec& spec, uint64_t seed, at::ScalarType dtype);
+DecoderModelWeights TinyModelWeights(const ModelSpec& spec, uint64_t seed, at::ScalarType dtype, bool grouped = false);
 std::shared_ptr<const CausalModel> MakeTinyModel(const TinyModelOptions& options = {});
 
 // Byte-level, without merges: one token a byte, then "<|end|>" (end of generation), "<|user|>", "<|assistant|>" and

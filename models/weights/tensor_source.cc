@@ -15,6 +15,7 @@
 #include "models/weights/safetensors.h"
 #include "server/base/error.h"
 #include "server/base/hash.h"
+#include "server/base/status_macros.h"
 
 namespace trimtab {
 namespace {
@@ -59,20 +60,7 @@ class RawTensorSource final : public TensorSource {
 
   absl::StatusOr<at::Tensor> Load(std::string_view name, absl::Span<const int64_t> shape,
                                   at::ScalarType dtype) const override {
-    const RawTensor* tensor = FindRaw(name);
-    if (tensor == nullptr) {
-      return ReasonError(absl::StatusCode::kNotFound, kModelFileInvalid,
-                         absl::StrCat(path_, ": has no tensor ", QuoteName(name)), {{"file", path_}});
-    }
-    if (absl::MakeConstSpan(tensor->info.shape) != shape) {
-      return ModelFileError(
-          path_, absl::StrCat("tensor ", QuoteName(name), " has shape [", absl::StrJoin(tensor->info.shape, ", "),
-                              "], the model needs [", absl::StrJoin(shape, ", "), "]"));
-    }
-    if (!tensor->type) {
-      return ModelFileError(path_, absl::StrCat("tensor ", QuoteName(name), " has type ", QuoteName(tensor->info.dtype),
-                                                ", which cannot be loaded; convert it to F32, F16 or BF16"));
-    }
+    TRIMTAB_ASSIGN_OR_RETURN(const RawTensor* tensor, Find(name, shape));
     if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
       return ReasonError(absl::StatusCode::kInternal, kInternal,
                          absl::StrCat("weights cannot be loaded as ", c10::toString(dtype)));
@@ -87,6 +75,13 @@ class RawTensorSource final : public TensorSource {
       DequantizeTo(*tensor, count, out.data_ptr<c10::Half>());
     }
     return out;
+  }
+
+  absl::StatusOr<std::optional<GroupedWeight>> LoadGrouped(std::string_view name,
+                                                           absl::Span<const int64_t> shape) const override {
+    TRIMTAB_ASSIGN_OR_RETURN(const RawTensor* tensor, Find(name, shape));
+    if (shape.size() != 2) return std::optional<GroupedWeight>();
+    return GroupBlocks(*tensor->type, tensor->data, shape[0], shape[1]);
   }
 
   std::string ContentHash() const override {
@@ -107,6 +102,25 @@ class RawTensorSource final : public TensorSource {
   }
 
  private:
+  // The tensor of this name, if it has this shape and a type that can be loaded.
+  absl::StatusOr<const RawTensor*> Find(std::string_view name, absl::Span<const int64_t> shape) const {
+    const RawTensor* tensor = FindRaw(name);
+    if (tensor == nullptr) {
+      return ReasonError(absl::StatusCode::kNotFound, kModelFileInvalid,
+                         absl::StrCat(path_, ": has no tensor ", QuoteName(name)), {{"file", path_}});
+    }
+    if (absl::MakeConstSpan(tensor->info.shape) != shape) {
+      return ModelFileError(
+          path_, absl::StrCat("tensor ", QuoteName(name), " has shape [", absl::StrJoin(tensor->info.shape, ", "),
+                              "], the model needs [", absl::StrJoin(shape, ", "), "]"));
+    }
+    if (!tensor->type) {
+      return ModelFileError(path_, absl::StrCat("tensor ", QuoteName(name), " has type ", QuoteName(tensor->info.dtype),
+                                                ", which cannot be loaded; convert it to F32, F16 or BF16"));
+    }
+    return tensor;
+  }
+
   const RawTensor* FindRaw(std::string_view name) const {
     const auto found =
         std::lower_bound(sorted_.begin(), sorted_.end(), name,

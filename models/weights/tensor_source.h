@@ -10,12 +10,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "models/weights/grouped_weight.h"
 #include "models/weights/raw_tensor.h"
 
 namespace trimtab {
@@ -36,6 +38,10 @@ class TensorSource {
   // file's shape differs from `shape` or its type cannot be loaded; INTERNAL for another `dtype`.
   virtual absl::StatusOr<at::Tensor> Load(std::string_view name, absl::Span<const int64_t> shape,
                                           at::ScalarType dtype) const = 0;
+
+  // The tensor, a matrix, as integers in groups where its type has such a form; nullopt where not. Errors as of Load.
+  virtual absl::StatusOr<std::optional<GroupedWeight>> LoadGrouped(std::string_view name,
+                                                                   absl::Span<const int64_t> shape) const = 0;
 
   // SHA-256 in hexadecimal over the names, shapes, types and bytes of all tensors in the order of their names: equal
   // for equal weights however they are split into files. Computed by the first call, which reads the whole file.

@@ -1,5 +1,6 @@
 #include "server/engine/model_runner.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
@@ -7,7 +8,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <new>
 #include <string>
 #include <string_view>
@@ -23,24 +23,6 @@ namespace {
 
 // Rows of logits held at a time: a score request of a long text needs one per token.
 constexpr int64_t kLogitsRows = 64;
-
-// Adds up the time that another tap takes.
-class TimedTap final : public LayerTap {
- public:
-  explicit TimedTap(LayerTap& tap) : tap_(tap) {}
-  at::Tensor At(Site site, int64_t layer, at::Tensor hidden) override {
-    const auto begin = std::chrono::steady_clock::now();
-    at::Tensor result = tap_.At(site, layer, std::move(hidden));
-    elapsed_ += std::chrono::steady_clock::now() - begin;
-    return result;
-  }
-  bool Wants(Site site, int64_t layer) const override { return tap_.Wants(site, layer); }
-  absl::Duration elapsed() const { return absl::FromChrono(elapsed_); }
-
- private:
-  LayerTap& tap_;
-  std::chrono::steady_clock::duration elapsed_{0};
-};
 
 StepResult Failed(const StepPlan& plan, absl::Status status) {
   StepResult result;
@@ -69,8 +51,13 @@ bool IsOutOfMemory(std::string_view message) {
 }  // namespace
 
 ModelRunner::ModelRunner(const CausalModel& model, AttentionBackend& attention, const SteeringBank& bank,
-                         int64_t block_size)
-    : model_(model), attention_(attention), bank_(bank), block_size_(block_size), sampler_(model.spec().vocab_size) {}
+                         int64_t block_size, int num_threads)
+    : model_(model),
+      attention_(attention),
+      bank_(bank),
+      block_size_(block_size),
+      sampler_(model.spec().vocab_size),
+      team_(num_threads > 0 ? num_threads : at::get_num_threads()) {}
 
 StepResult ModelRunner::Execute(const StepPlan& plan) {
   std::string message;
@@ -91,18 +78,20 @@ StepResult ModelRunner::Execute(const StepPlan& plan) {
 
 StepResult ModelRunner::Run(const StepPlan& plan) {
   at::NoGradGuard no_grad;
+  const ScopedTeam team(&team_);
   const StepBatch batch = BuildBatch(plan, block_size_);
   StepResult result;
   result.items.resize(plan.items.size());
   at::Tensor hidden = model_.Embed(batch.token_ids);  // [num_tokens, hidden]
   if (batch.steering.empty()) {
     IdentityTap tap;
-    hidden = model_.Forward(std::move(hidden), {batch.layout, attention_, tap});
+    hidden = model_.Forward(std::move(hidden),
+                            {.layout = batch.layout, .attention = attention_, .tap = tap, .workspace = &workspace_});
   } else {
     SteeringTap tap(bank_, batch.steering);
-    TimedTap timed(tap);
-    hidden = model_.Forward(std::move(hidden), {batch.layout, attention_, timed});
-    result.steering_duration = timed.elapsed();
+    hidden = model_.Forward(std::move(hidden),
+                            {.layout = batch.layout, .attention = attention_, .tap = tap, .workspace = &workspace_});
+    result.steering_duration = tap.duration();
     ReadTap(plan, batch, tap, result);
   }
   if (!batch.logits_rows.empty()) Sample(plan, batch, hidden, result);
@@ -156,7 +145,7 @@ void ModelRunner::Sample(const StepPlan& plan, const StepBatch& batch, const at:
     for (int64_t position = item.end() - item.logits_rows(); position < item.end(); ++position, ++next) {
       if (next % kLogitsRows == 0) {
         const int64_t count = std::min(kLogitsRows, num_rows - next);
-        logits = model_.Logits(at::index_select(hidden, 0, rows.narrow(0, next, count))).contiguous();
+        logits = model_.Logits(at::index_select(hidden, 0, rows.narrow(0, next, count)), &workspace_);
       }
       if (!outcome.status.ok()) continue;
       const absl::Span<const float> row(logits.data_ptr<float>() + (next % kLogitsRows) * vocab, vocab);

@@ -7,6 +7,8 @@
 #include "absl/status/status.h"
 #include "models/attention/attention_backend.h"
 #include "models/causal_model.h"
+#include "models/kernels/thread_team.h"
+#include "models/layers/workspace.h"
 #include "server/engine/batch_builder.h"
 #include "server/engine/sampler.h"
 #include "server/engine/step.h"
@@ -18,7 +20,9 @@ namespace trimtab {
 // attention with its cache and the bank must outlive the runner.
 class ModelRunner {
  public:
-  ModelRunner(const CausalModel& model, AttentionBackend& attention, const SteeringBank& bank, int64_t block_size);
+  // num_threads: of a step, the caller's included; 0: as many as ATen uses.
+  ModelRunner(const CausalModel& model, AttentionBackend& attention, const SteeringBank& bank, int64_t block_size,
+              int num_threads = 0);
 
   // Never throws: what the device throws becomes the status of every item (DEVICE_OUT_OF_MEMORY, else INTERNAL), and
   // the runner can be used again. A request whose activations or logits are not finite ends alone, with NON_FINITE.
@@ -34,6 +38,8 @@ class ModelRunner {
   const SteeringBank& bank_;
   const int64_t block_size_;
   Sampler sampler_;
+  ThreadTeam team_;
+  Workspace workspace_;
 };
 
 }  // namespace trimtab

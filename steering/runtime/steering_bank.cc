@@ -42,6 +42,8 @@ std::optional<int32_t> SteeringBank::Acquire(const std::shared_ptr<const Steerin
                    [&](float x) { return x * layer.weight; });
     slot.steered[static_cast<size_t>(layer.layer)] = true;
   }
+  slot.rule = {.relative = spec.strength_mode == StrengthMode::kRelative,
+               .preserves_norm = spec.operation == Operation::kAddPreserveNorm};
   slot.vector = vector;
   slot.references = 1;
   by_digest_[vector->digest()] = index;

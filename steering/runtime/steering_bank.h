@@ -33,6 +33,16 @@ class SteeringBank {
 
   const at::Tensor& table() const { return table_; }  // [slots, layers, hidden] float32
   const SteeringVector& vector(int32_t slot) const { return *slots_[slot].vector; }
+  // [hidden] of the table.
+  const float* row(int32_t slot, int64_t layer) const {
+    return table_.const_data_ptr<float>() + (slot * num_layers() + layer) * hidden_size();
+  }
+  // How a slot's vector is applied.
+  struct Rule {
+    bool relative = false;        // strength is a multiple of the row's norm
+    bool preserves_norm = false;  // the row's norm is restored
+  };
+  Rule rule(int32_t slot) const { return slots_[slot].rule; }
   bool steers(int32_t slot, int64_t layer) const { return slots_[slot].steered[static_cast<size_t>(layer)]; }
   int64_t num_layers() const { return table_.size(1); }
   int64_t hidden_size() const { return table_.size(2); }
@@ -48,6 +58,7 @@ class SteeringBank {
   struct Slot {
     std::shared_ptr<const SteeringVector> vector;  // null until first used
     std::vector<bool> steered;                     // [layers]: the vector steers there
+    Rule rule;
     int64_t references = 0;
     std::list<int32_t>::iterator idle;  // place in idle_ while references == 0
   };

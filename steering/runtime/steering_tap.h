@@ -5,9 +5,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <chrono>
 #include <cstdint>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "models/layer_tap.h"
 #include "steering/runtime/steering_bank.h"
 #include "steering/steering_plan.h"
@@ -29,27 +31,34 @@ struct SteeringRows {
 // without the rescale when every vector of the row says Operation::kAdd. Computed in float32 whatever the activations'
 // type. `bank` and `rows` must stay as they are while the tap is in use. Serving and scoring only: the result carries
 // no gradient.
-class SteeringTap final : public LayerTap {
+class SteeringTap final : public LayerTap, private RowEdit {
  public:
   SteeringTap(const SteeringBank& bank, const SteeringRows& rows);
 
   at::Tensor At(Site site, int64_t layer, at::Tensor hidden) override;
   bool Wants(Site site, int64_t layer) const override;
-  // Per row: how many layers were steered, and the sum over them of |u| / |h|. For AppliedSteering.
+  RowEdit* Rows(int64_t layer) override;
+  // Per row: the sum over the steered layers of |u| / |h|. For AppliedSteering.
   const std::vector<float>& row_dose() const { return row_dose_; }
-  // Per row: true when h or u held a NaN or an infinity at some layer.
-  const std::vector<bool>& row_nonfinite() const { return row_nonfinite_; }
+  // Per row: not 0 when h or u held a NaN or an infinity at some layer.
+  const std::vector<uint8_t>& row_nonfinite() const { return row_nonfinite_; }
+  // Processor time that the edits took, as the first steered row's time at each layer tells.
+  absl::Duration duration() const { return active_rows_ * absl::FromChrono(first_row_time_); }
 
  private:
-  template <typename Scalar>
-  void Steer(int64_t layer, Scalar* hidden);  // [num_tokens, hidden], edited in place
+  void Edit(int64_t row, float* hidden) override;
+  void Steer(int64_t row, float* hidden);
 
   const SteeringBank& bank_;
   const SteeringRows& rows_;
-  std::vector<int64_t> active_rows_;  // rows with an entry of a strength other than 0
-  std::vector<bool> active_layers_;   // [layers]: some active entry's vector steers there
+  int64_t layer_ = 0;                   // that is being steered
+  int64_t first_row_ = -1;              // with an entry of a strength other than 0
+  int64_t active_rows_ = 0;             // how many have one
+  std::vector<uint8_t> active_;         // [rows]: whether it has one
+  std::vector<uint8_t> active_layers_;  // [layers]: some active entry's vector steers there
   std::vector<float> row_dose_;
-  std::vector<bool> row_nonfinite_;
+  std::vector<uint8_t> row_nonfinite_;
+  std::chrono::steady_clock::duration first_row_time_{0};
 };
 
 }  // namespace trimtab

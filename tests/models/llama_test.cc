@@ -36,7 +36,7 @@ std::shared_ptr<const TensorSource> Checkpoint(const std::string& path) {
 std::shared_ptr<const CausalModel> LoadTiny(const std::string& name) {
   const absl::StatusOr<ModelSpec> spec = LlamaSpecFromConfig(Config(name), "config.json");
   EXPECT_TRUE(spec.ok()) << spec.status();
-  auto model = LoadLlama(*spec, *Checkpoint(kData + name), CheckpointFormat::kHuggingFace, at::kFloat);
+  auto model = LoadLlama(*spec, *Checkpoint(kData + name), CheckpointFormat::kHuggingFace, {});
   EXPECT_TRUE(model.ok()) << model.status();
   return *model;
 }
@@ -145,7 +145,7 @@ TEST(LlamaTest, GgufAndHuggingFaceFilesOfTheSameWeightsAreTheSameModel) {
   const absl::StatusOr<ModelSpec> spec = LlamaSpecFromGguf(**file);
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_FALSE(spec->tied_embeddings);
-  const auto gguf = LoadLlama(*spec, *MakeTensorSource(*file), CheckpointFormat::kGguf, at::kFloat);
+  const auto gguf = LoadLlama(*spec, *MakeTensorSource(*file), CheckpointFormat::kGguf, {});
   ASSERT_TRUE(gguf.ok()) << gguf.status();
   const std::shared_ptr<const CausalModel> folder = LoadTiny("tiny");
   SequenceSpan span;
@@ -230,7 +230,7 @@ TEST(LlamaTest, WeightsOfAnotherShapeAreNamed) {
     config[key] = value;
     const absl::StatusOr<ModelSpec> spec = LlamaSpecFromConfig(config, "config.json");
     ASSERT_TRUE(spec.ok()) << spec.status();
-    const auto model = LoadLlama(*spec, *Checkpoint(kData + "tiny"), CheckpointFormat::kHuggingFace, at::kFloat);
+    const auto model = LoadLlama(*spec, *Checkpoint(kData + "tiny"), CheckpointFormat::kHuggingFace, {});
     ASSERT_FALSE(model.ok()) << key;
     EXPECT_TRUE(absl::StrContains(model.status().message(), tensor)) << model.status();
   }

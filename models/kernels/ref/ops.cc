@@ -16,22 +16,16 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double eps, at
   return (x * scale * weight).to(out_type);
 }
 
-std::pair<at::Tensor, at::Tensor> AddRmsNorm(const at::Tensor& residual, const at::Tensor& delta,
-                                             const at::Tensor& weight, double eps, at::ScalarType out_type) {
-  const at::Tensor sum = residual + delta;
-  return {sum, RmsNorm(sum, weight, eps, out_type)};
-}
-
 at::Tensor Rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   const std::vector<at::Tensor> halves = x.to(at::kFloat).chunk(2, -1);
   const at::Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);
   return at::cat({halves[0] * c - halves[1] * s, halves[1] * c + halves[0] * s}, -1).to(x.scalar_type());
 }
 
-at::Tensor GatedProduct(const at::Tensor& gate_up, Activation activation) {
-  const std::vector<at::Tensor> parts = gate_up.to(at::kFloat).chunk(2, -1);
-  const at::Tensor gate = activation == Activation::kSilu ? at::silu(parts[0]) : at::gelu(parts[0], "tanh");
-  return (gate * parts[1]).to(gate_up.scalar_type());
+at::Tensor GatedProduct(const at::Tensor& gate, const at::Tensor& up, Activation activation) {
+  const at::Tensor wide = gate.to(at::kFloat);
+  const at::Tensor activated = activation == Activation::kSilu ? at::silu(wide) : at::gelu(wide, "tanh");
+  return (activated * up.to(at::kFloat)).to(gate.scalar_type());
 }
 
 }  // namespace trimtab::ref

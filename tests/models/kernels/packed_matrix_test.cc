@@ -1,10 +1,12 @@
 #include "models/kernels/packed_matrix.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <tuple>
+#include <vector>
+
+#include "models/kernels/thread_team.h"
 
 namespace trimtab {
 namespace {
@@ -16,7 +18,7 @@ class PackedMatrixTest : public testing::TestWithParam<std::tuple<std::tuple<int
     at::manual_seed(5);
     if (!PackedMatrix::Supports(type())) GTEST_SKIP() << "this processor lacks the kernels";
     weight_ = at::randn({n(), k()}).to(type());
-    bias_ = at::randn({n()}).to(type());
+    bias_ = at::randn({n()});
   }
   int64_t n() const { return std::get<0>(std::get<0>(GetParam())); }
   int64_t k() const { return std::get<1>(std::get<0>(GetParam())); }
@@ -25,18 +27,24 @@ class PackedMatrixTest : public testing::TestWithParam<std::tuple<std::tuple<int
   at::Tensor weight_, bias_;
 };
 
+at::Tensor Product(const PackedMatrix& packed, const at::Tensor& x, const at::Tensor& bias = {}) {
+  at::Tensor out = at::empty({x.size(0), packed.rows()}, at::kFloat);
+  packed.Multiply(x.const_data_ptr(), x.size(0), bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                  out.mutable_data_ptr<float>());
+  return out;
+}
+
 TEST_P(PackedMatrixTest, MatchesTheProductInDouble) {
   const PackedMatrix packed(weight_);
   for (const int threads : {1, 2}) {
-    at::set_num_threads(threads);
-    for (const int64_t rows : {1, 3, 64, 65, 200}) {
+    ThreadTeam team(threads);
+    const ScopedTeam scope(&team);
+    for (const int64_t rows : {0, 1, 3, 64, 65, 200}) {
       const at::Tensor x = at::randn({rows, k()}).to(type());
       const at::Tensor exact = at::matmul(x.to(at::kDouble), weight_.to(at::kDouble).t());
-      const at::Tensor sums = packed.Multiply(x, {}, at::kFloat);
+      const at::Tensor sums = Product(packed, x);
       EXPECT_TRUE(at::allclose(sums.to(at::kDouble), exact, 1e-5, 1e-5 * k())) << rows;
-      const at::Tensor with_bias = packed.Multiply(x, bias_, type());
-      EXPECT_EQ(with_bias.scalar_type(), type());
-      EXPECT_TRUE(at::equal(with_bias, (sums + bias_.to(at::kFloat)).to(type()))) << rows;
+      EXPECT_TRUE(at::equal(Product(packed, x, bias_), sums + bias_)) << rows;
     }
   }
 }
@@ -44,16 +52,18 @@ TEST_P(PackedMatrixTest, MatchesTheProductInDouble) {
 TEST_P(PackedMatrixTest, ARowDoesNotDependOnTheOthers) {
   const PackedMatrix packed(weight_);
   const at::Tensor x = at::randn({150, k()}).to(type());
-  const at::Tensor all = packed.Multiply(x, {}, at::kFloat);
+  const at::Tensor all = Product(packed, x);
   for (const int64_t row : {0, 63, 64, 149}) {
-    EXPECT_TRUE(at::equal(all.narrow(0, row, 1), packed.Multiply(x.narrow(0, row, 1), {}, at::kFloat))) << row;
+    EXPECT_TRUE(at::equal(all.narrow(0, row, 1), Product(packed, x.narrow(0, row, 1)))) << row;
   }
-  EXPECT_TRUE(at::equal(all.narrow(0, 10, 21), packed.Multiply(x.narrow(0, 10, 21), {}, at::kFloat)));
+  EXPECT_TRUE(at::equal(all.narrow(0, 10, 21), Product(packed, x.narrow(0, 10, 21))));
 }
 
-TEST_P(PackedMatrixTest, NoRowsGiveNoRows) {
-  EXPECT_EQ(PackedMatrix(weight_).Multiply(at::empty({0, k()}, type()), {}, at::kFloat).sizes(),
-            (at::IntArrayRef{0, n()}));
+TEST_P(PackedMatrixTest, GivesTheWeightBack) {
+  const PackedMatrix packed(weight_);
+  EXPECT_TRUE(at::equal(packed.Unpack(), weight_));
+  const at::Tensor numbers = at::tensor(std::vector<int64_t>{n() - 1, 0, n() / 2});
+  EXPECT_TRUE(at::equal(packed.Rows(numbers), weight_.index_select(0, numbers)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Grid, PackedMatrixTest,

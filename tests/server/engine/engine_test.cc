@@ -445,7 +445,10 @@ class FaultyModel final : public CausalModel {
     TORCH_CHECK(fault != 3, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte");
     return model_->Forward(std::move(embeddings), context);
   }
-  at::Tensor Logits(const at::Tensor& hidden) const override { return model_->Logits(hidden); }
+  int64_t weight_bytes() const override { return model_->weight_bytes(); }
+  at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace) const override {
+    return model_->Logits(hidden, workspace);
+  }
 
   mutable std::atomic<int> fault{0};
 

@@ -37,7 +37,8 @@ class VotingModel final : public CausalModel {
     const at::Tensor values = embeddings.unsqueeze(1), same = at::zeros_like(values);
     return context.attention.Attend(0, same, same, values, context.layout).squeeze(1);
   }
-  at::Tensor Logits(const at::Tensor& hidden) const override { return hidden.matmul(readout_); }
+  int64_t weight_bytes() const override { return 0; }
+  at::Tensor Logits(const at::Tensor& hidden, Workspace*) const override { return hidden.matmul(readout_); }
 
  private:
   const ModelSpec spec_;

@@ -16,12 +16,12 @@ namespace {
 
 constexpr int64_t kLayers = 3, kHidden = 37;  // not a multiple of any vector width
 
-at::Tensor Activations(int64_t rows, at::ScalarType type) {
+at::Tensor Activations(int64_t rows) {
   at::Tensor values = at::zeros({rows, kHidden});
   std::mt19937 generator(3);
   std::normal_distribution<float> normal(0, 5);
   for (int64_t i = 0; i < values.numel(); ++i) values.data_ptr<float>()[i] = normal(generator);
-  return values.to(type);
+  return values;
 }
 
 SteeringRows Rows(int64_t count) {
@@ -67,13 +67,22 @@ TEST_F(SteeringTapTest, WantsOnlyLayersThatSomeRowSteers) {
 }
 
 TEST_F(SteeringTapTest, MatchesTheFormulaAndKeepsTheNorm) {
-  for (const auto& [type, tolerance] : {std::pair{at::kFloat, 1e-5}, std::pair{at::kBFloat16, 1e-2}}) {
-    const at::Tensor hidden = Activations(5, type);
+  constexpr double tolerance = 1e-5;
+  for (const bool by_row : {false, true}) {  // At, or the edit that inference fuses
+    const at::Tensor hidden = Activations(5);
     const at::Tensor before = hidden.clone();
     SteeringRows rows = Rows(5);
     Set(rows, 2, 1, slots_[1], -0.3f);
     SteeringTap tap(bank_, rows);
-    const at::Tensor out = tap.At(Site::kBlockOutput, 1, hidden);
+    at::Tensor out;
+    if (by_row) {
+      out = hidden.clone();
+      RowEdit* edit = tap.Rows(1);
+      ASSERT_NE(edit, nullptr);
+      for (int64_t row = 0; row < 5; ++row) edit->Edit(row, out.data_ptr<float>() + row * kHidden);
+    } else {
+      out = tap.At(Site::kBlockOutput, 1, hidden);
+    }
     EXPECT_TRUE(at::equal(hidden, before)) << "the input was written to";
     const at::Tensor h = hidden[2].to(at::kDouble);
     at::Tensor expected = h + h.norm() * -0.3 * Direction(1).to(at::kDouble);
@@ -87,7 +96,7 @@ TEST_F(SteeringTapTest, MatchesTheFormulaAndKeepsTheNorm) {
 }
 
 TEST_F(SteeringTapTest, StrengthZeroIsBitIdentical) {
-  const at::Tensor hidden = Activations(3, at::kBFloat16);
+  const at::Tensor hidden = Activations(3);
   SteeringRows rows = Rows(3);
   Set(rows, 0, 0, slots_[0], 0);
   Set(rows, 1, 0, slots_[0], 0.1f);
@@ -99,7 +108,7 @@ TEST_F(SteeringTapTest, StrengthZeroIsBitIdentical) {
 }
 
 TEST_F(SteeringTapTest, SumsFirstThenRescalesOnce) {
-  const at::Tensor hidden = Activations(1, at::kFloat);
+  const at::Tensor hidden = Activations(1);
   SteeringRows rows = Rows(1);
   Set(rows, 0, 0, slots_[0], 0.4f);
   Set(rows, 0, 2, slots_[1], -0.2f);
@@ -114,7 +123,7 @@ TEST_F(SteeringTapTest, SumsFirstThenRescalesOnce) {
 }
 
 TEST_F(SteeringTapTest, AbsoluteAddLeavesTheNormToTheEdit) {
-  const at::Tensor hidden = Activations(1, at::kFloat);
+  const at::Tensor hidden = Activations(1);
   SteeringRows rows = Rows(1);
   Set(rows, 0, 0, slots_[3], 7);
   SteeringTap tap(bank_, rows);
@@ -128,37 +137,35 @@ TEST_F(SteeringTapTest, AbsoluteAddLeavesTheNormToTheEdit) {
 
 TEST_F(SteeringTapTest, AMixedBatchGivesEachRowWhatItGetsAlone) {
   constexpr int64_t kRows = 300;  // more than one thread's share
-  for (at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    const at::Tensor hidden = Activations(kRows, type);
-    SteeringRows rows = Rows(kRows);
-    std::mt19937 random(9);
-    for (int64_t row = 0; row < kRows; ++row) {
-      for (int place = 0; place < kMaxSelections; ++place) {
-        if (random() % 3 != 0) continue;
-        Set(rows, row, place, slots_[random() % slots_.size()], static_cast<float>(random() % 5) * 0.1f - 0.2f);
-      }
+  const at::Tensor hidden = Activations(kRows);
+  SteeringRows rows = Rows(kRows);
+  std::mt19937 random(9);
+  for (int64_t row = 0; row < kRows; ++row) {
+    for (int place = 0; place < kMaxSelections; ++place) {
+      if (random() % 3 != 0) continue;
+      Set(rows, row, place, slots_[random() % slots_.size()], static_cast<float>(random() % 5) * 0.1f - 0.2f);
     }
-    SteeringTap together(bank_, rows);
-    const at::Tensor out = together.At(Site::kBlockOutput, 1, hidden);
-    for (int64_t row = 0; row < kRows; ++row) {
-      SteeringRows one = Rows(1);
-      std::copy_n(rows.entries.begin() + row * kMaxSelections, kMaxSelections, one.entries.begin());
-      SteeringTap alone(bank_, one);
-      ASSERT_TRUE(at::equal(alone.At(Site::kBlockOutput, 1, hidden.narrow(0, row, 1))[0], out[row])) << row;
-      ASSERT_EQ(alone.row_dose()[0], together.row_dose()[row]);
-    }
+  }
+  SteeringTap together(bank_, rows);
+  const at::Tensor out = together.At(Site::kBlockOutput, 1, hidden);
+  for (int64_t row = 0; row < kRows; ++row) {
+    SteeringRows one = Rows(1);
+    std::copy_n(rows.entries.begin() + row * kMaxSelections, kMaxSelections, one.entries.begin());
+    SteeringTap alone(bank_, one);
+    ASSERT_TRUE(at::equal(alone.At(Site::kBlockOutput, 1, hidden.narrow(0, row, 1))[0], out[row])) << row;
+    ASSERT_EQ(alone.row_dose()[0], together.row_dose()[row]);
   }
 }
 
 TEST_F(SteeringTapTest, MarksRowsThatAreNotFinite) {
-  at::Tensor hidden = Activations(4, at::kFloat);
+  at::Tensor hidden = Activations(4);
   hidden[1][3].fill_(std::numeric_limits<float>::quiet_NaN());
   hidden[2][3].fill_(std::numeric_limits<float>::infinity());
   SteeringRows rows = Rows(4);
   for (int64_t row : {0, 1, 2}) Set(rows, row, 0, slots_[0], 0.1f);
   SteeringTap tap(bank_, rows);
   tap.At(Site::kBlockOutput, 1, hidden);
-  EXPECT_EQ(tap.row_nonfinite(), (std::vector<bool>{false, true, true, false}));
+  EXPECT_EQ(tap.row_nonfinite(), (std::vector<uint8_t>{0, 1, 1, 0}));
 }
 
 TEST_F(SteeringTapTest, AZeroRowStaysZero) {

@@ -1,0 +1,120 @@
+#include "models/layers/inference_pass.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "models/kernels/thread_team.h"
+
+namespace trimtab {
+namespace {
+
+// Elements of rows below which a second thread costs more than it saves.
+constexpr int64_t kSerialElements = 8192;
+
+// body(row) for every row, in parallel when that pays.
+template <typename Body>
+void ForRows(int64_t rows, int64_t width, const Body& body) {
+  const int64_t per_task = std::max<int64_t>(1, kSerialElements / 2 / std::max<int64_t>(width, 1));
+  const auto run = [&](int64_t task) {
+    for (int64_t row = task * per_task; row < std::min(rows, (task + 1) * per_task); ++row) body(row);
+  };
+  const int64_t tasks = (rows + per_task - 1) / per_task;
+  if (rows * width <= kSerialElements) {
+    for (int64_t task = 0; task < tasks; ++task) run(task);
+  } else {
+    ParallelTasks(tasks, run);
+  }
+}
+
+}  // namespace
+
+InferencePass::InferencePass(const ModelSpec& spec, const ForwardContext& context, Workspace& workspace)
+    : spec_(spec), context_(context), workspace_(workspace), rows_(context.layout.num_tokens) {}
+
+void InferencePass::Enter(at::Tensor hidden) {
+  hidden_ = hidden.contiguous();
+  own_ = false;
+  delta_ = at::Tensor();
+  edit_ = nullptr;
+}
+
+void InferencePass::UpdateRows(const at::Tensor* norm, RowForm form) {
+  const int64_t size = spec_.hidden_size;
+  const float* from = hidden_.const_data_ptr<float>();
+  const float* delta = delta_.defined() ? delta_.const_data_ptr<float>() : nullptr;
+  const bool changes = delta != nullptr || edit_ != nullptr;
+  if (changes && !own_) {
+    hidden_ = workspace_.hidden.Get(rows_, size, at::kFloat);
+    own_ = true;
+  }
+  float* to = changes ? hidden_.mutable_data_ptr<float>() : nullptr;
+  const float* scales = norm == nullptr ? nullptr : norm->const_data_ptr<float>();
+  const auto eps = static_cast<float>(spec_.norm_eps);
+  RowBuffer& input = workspace_.input;
+  if (scales != nullptr) input.Reset(form, rows_, size);
+  if (!changes && scales == nullptr) return;
+  ForRows(rows_, size, [&](int64_t row) {
+    const float* x = from + row * size;
+    if (changes) {
+      float* y = to + row * size;
+      if (delta != nullptr) {
+        AddRow(x, delta + row * size, size, y);
+      } else if (y != x) {
+        std::copy(x, x + size, y);
+      }
+      if (edit_ != nullptr) edit_->Edit(row, y);
+      x = y;
+    }
+    if (scales != nullptr) NormalizeRow(x, scales, size, eps, input, row);
+  });
+  delta_ = at::Tensor();
+  edit_ = nullptr;
+}
+
+at::Tensor InferencePass::Tapped(Site site, int64_t layer, at::Tensor value) const {
+  // The tap may keep what it gets, and the workspace's memory is used again.
+  return context_.tap.Wants(site, layer) ? context_.tap.At(site, layer, value.clone()).contiguous() : value;
+}
+
+void InferencePass::Block(int64_t layer, const DecoderLayerWeights& weights, const at::Tensor& cos,
+                          const at::Tensor& sin) {
+  const int64_t heads = spec_.num_heads, kv_heads = spec_.num_kv_heads, d = spec_.head_dim;
+  UpdateRows(&weights.attention_norm, weights.qkv.input());
+  const at::Tensor qkv = workspace_.qkv.Get(rows_, (heads + 2 * kv_heads) * d, at::kFloat);
+  weights.qkv.Multiply(workspace_.input.view(), rows_, qkv.mutable_data_ptr<float>());
+
+  const RowForm form = weights.attention_output.input();
+  const at::ScalarType mixed_type = form == RowForm::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  at::Tensor mixed = workspace_.attended.Get(rows_, heads * d, mixed_type);
+  at::Tensor by_head = mixed.view({rows_, heads, d});
+  const at::Tensor projected = qkv.view({rows_, heads + 2 * kv_heads, d});
+  context_.attention.AttendRotated(
+      layer, context_.attention.TakesFloat32() ? projected : projected.to(weights.qkv.plain_type()), cos, sin,
+      context_.layout, by_head);
+  RowView attended{.form = form, .columns = heads * d, .values = mixed.const_data_ptr()};
+  if (form == RowForm::kGroups8) {
+    RowBuffer& input = workspace_.input;
+    input.Reset(form, rows_, heads * d);
+    const float* from = mixed.const_data_ptr<float>();
+    ForRows(rows_, heads * d, [&](int64_t row) { input.Set(row, 0, heads * d, from + row * heads * d); });
+    attended = input.view();
+  }
+  delta_ = workspace_.delta.Get(rows_, spec_.hidden_size, at::kFloat);
+  weights.attention_output.Multiply(attended, rows_, delta_.mutable_data_ptr<float>());
+  delta_ = Tapped(Site::kAttentionOutput, layer, delta_);
+
+  UpdateRows(&weights.mlp_norm, weights.gate_up.input());
+  workspace_.gated.Reset(weights.down.input(), rows_, weights.down.columns());
+  weights.gate_up.Multiply(workspace_.input.view(), rows_, spec_.layers[static_cast<size_t>(layer)].activation,
+                           workspace_.gated);
+  delta_ = workspace_.delta.Get(rows_, spec_.hidden_size, at::kFloat);
+  weights.down.Multiply(workspace_.gated.view(), rows_, delta_.mutable_data_ptr<float>());
+  delta_ = Tapped(Site::kMlpOutput, layer, delta_);
+}
+
+at::Tensor InferencePass::Leave() {
+  UpdateRows(nullptr, RowForm::kFloat32);
+  return hidden_;
+}
+
+}  // namespace trimtab
