@@ -15,6 +15,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/flags/usage_config.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "server/app.h"
@@ -25,9 +26,7 @@
 ABSL_FLAG(std::vector<std::string>, model, {},
           "models to serve, comma-separated: a GGUF file or Hugging Face folder "
           "each, as path or id=path");
-ABSL_FLAG(std::string, precision, "auto",
-          "how weights are kept: float32, bfloat16, file (quantised files in their own 4 or 8 bits), or auto: file where "
-          "the processor and the file allow it, else what the processor is fast at");
+ABSL_FLAG(std::string, precision, "auto", "type of weights and activations: auto, float32 or bfloat16");
 ABSL_FLAG(std::string, address, "127.0.0.1:50051", "where to listen, host:port; port 0 picks a free one");
 ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9464", "where Prometheus scrapes, host:port; empty: nowhere");
 ABSL_FLAG(int64_t, metrics_objectives, 64,
@@ -177,6 +176,7 @@ int main(int argc, char** argv) {
       "  trimtab --model=smollm2=model.gguf --registry=/var/lib/trimtab/registry.db");
   absl::FlagsUsageConfig usage;
   usage.version_string = &trimtab::VersionLine;
+  usage.contains_help_flags = [](absl::string_view file) { return absl::EndsWith(file, "server/main.cc"); };
   absl::SetFlagsUsageConfig(usage);
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   if (rest.size() > 1) {

@@ -114,6 +114,11 @@ class ServerTest(unittest.TestCase):
         with urllib.request.urlopen(self.start().metrics) as page:
             self.assertIn(f'trimtab_build_info{{revision="{match[2]}",version="{match[1]}"}} 1\n', page.read().decode())
 
+    def test_help_lists_the_flags(self):
+        text = subprocess.run(["server/trimtab", "--help"], capture_output=True, text=True).stdout
+        for flag in ("--model", "--registry", "--kv_cache_mib", "--drain_timeout"):
+            self.assertIn(flag + " (", text)
+
     def test_wrong_flags_are_explained(self):
         for flags, words in ((["--model=small=/nowhere.gguf"], "/nowhere.gguf"), ([], "--model"),
                              ([f"--model={MODEL}", "--address=0.0.0.0:1"], "--allow_insecure"),

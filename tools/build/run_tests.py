@@ -20,11 +20,13 @@ def test_files(events):
         identity = event.get("id", {}).get("testResult")
         if not identity:
             continue
+        # Without a result it was not run: its build failed, or another target's did.
+        result = event.get("testResult", {})
         xml = None
-        for output in event["testResult"].get("testActionOutput", []):
+        for output in result.get("testActionOutput", []):
             if output.get("name") == "test.xml":
                 xml = urllib.parse.unquote(urllib.parse.urlparse(output["uri"]).path)
-        passed = event["testResult"].get("status") in ("PASSED", "FLAKY")
+        passed = result.get("status") in ("PASSED", "FLAKY")
         key = (identity["label"], identity.get("shard", 1), identity.get("run", 1))
         results[key] = (identity["label"], passed, xml)
     return results.values()

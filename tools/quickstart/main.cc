@@ -10,14 +10,18 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/grpc_status.h"
 #include "tools/quickstart/http_get.h"
@@ -30,9 +34,13 @@
 #include "tools/trimctl/render.h"
 #include "tools/trimctl/text.h"
 #include "tools/trimctl/watch.h"
+#include "trimtab/methods/v1/grains.pb.h"
 
 ABSL_FLAG(std::string, objective, "cheerful", "which of the shipped behaviours to steer by: cheerful or formal");
 ABSL_FLAG(bool, keep, false, "leave the server running until Ctrl-C");
+ABSL_FLAG(
+    bool, quick, false,
+    "a look in well under a minute: with a few pairs and questions, so the vector is weaker and the numbers coarser");
 
 namespace trimtab {
 namespace {
@@ -41,9 +49,43 @@ namespace fs = std::filesystem;
 using google::longrunning::Operation;
 
 constexpr absl::Duration kPatience = absl::Minutes(5);
-constexpr int kPromptsShown = 2;
 constexpr int kOutputTokens = 40;
 constexpr size_t kColumn = 56;
+
+// How much is done.
+struct Extent {
+  size_t pairs = 1000, held_out_pairs = 1000;  // at most
+  size_t questions = 1000;                     // of the drift report, at most
+  size_t prompts = 2;
+  int random_directions = 20;
+};
+constexpr Extent kQuick = {.pairs = 16, .held_out_pairs = 12, .questions = 24, .prompts = 1, .random_directions = 5};
+
+// Seconds of each part, for the account at the end.
+class Stopwatch {
+ public:
+  void Add(const std::string& part, absl::Duration time) { parts_.push_back({part, time}); }
+  // The time since the last call (or the beginning) belongs to `part`.
+  void Lap(const std::string& part) {
+    const absl::Time now = absl::Now();
+    Add(part, now - std::exchange(lap_, now));
+  }
+  // The time since the last call was accounted for with Add.
+  void Skip() { lap_ = absl::Now(); }
+  std::string Account() const {
+    std::string text = FormatDuration(absl::ToDoubleSeconds(absl::Now() - start_)) + " in all:";
+    for (const auto& [part, time] : parts_) {
+      absl::StrAppend(&text, &part == &parts_.front().first ? " " : ", ", part, " ",
+                      FormatDuration(absl::ToDoubleSeconds(time)));
+    }
+    return text + ".";
+  }
+
+ private:
+  const absl::Time start_ = absl::Now();
+  absl::Time lap_ = start_;
+  std::vector<std::pair<std::string, absl::Duration>> parts_;
+};
 
 void Heading(std::string_view text, bool color) {
   std::cout << "\n" << Styled(text, "1;36", color) << "\n" << std::flush;
@@ -56,6 +98,15 @@ std::vector<std::string> ReadLines(const std::string& path) {
     if (!line.empty()) lines.push_back(line);
   }
   return lines;
+}
+
+// The first lines of a question file spread over its subjects, as a file of its own.
+bool CopyEvery(const std::string& from, const std::string& to, size_t count) {
+  const std::vector<std::string> lines = ReadLines(from);
+  const size_t step = std::max<size_t>(1, lines.size() / count);
+  std::ofstream file(to);
+  for (size_t i = 0; i < lines.size(); i += step) file << lines[i] << "\n";
+  return file.good();
 }
 
 // A folder of our own that is gone when the program ends.
@@ -77,33 +128,40 @@ class TemporaryFolder {
 
 class Quickstart {
  public:
-  Quickstart(Client& client, std::string objective, bool color)
-      : client_(client), objective_(std::move(objective)), color_(color) {}
+  Quickstart(Client& client, std::string objective, const Extent& extent, bool color)
+      : client_(client), objective_(std::move(objective)), extent_(extent), color_(color) {}
 
-  absl::Status Register();
+  absl::Status Register(Stopwatch& stopwatch);
   absl::Status ShowAnswers();
   absl::Status ShowEffect();
   absl::Status ShowAudit();
   absl::Status ShowDrift();
+  float recommended_strength() const { return fitted_.active().recommended_strength(); }
 
  private:
   absl::StatusOr<std::string> Answer(const std::string& prompt, float strength);
 
   Client& client_;
   const std::string objective_;
+  const Extent extent_;
   const bool color_;
   v1::Objective fitted_;
 };
 
-absl::Status Quickstart::Register() {
+absl::Status Quickstart::Register(Stopwatch& stopwatch) {
   const std::string base = "deploy/examples/pairs/" + objective_;
   v1::RegisterObjectiveRequest request;
   TRIMTAB_ASSIGN_OR_RETURN(*request.mutable_parent(), client_.ModelName(""));
   request.set_objective_id(objective_);
   request.set_evaluate_drift(true);
   request.mutable_objective()->set_method("grains");
-  TRIMTAB_ASSIGN_OR_RETURN(const auto pairs, ReadPairsFile(base + ".train.jsonl"));
-  TRIMTAB_ASSIGN_OR_RETURN(const auto held_out, ReadPairsFile(base + ".held_out.jsonl"));
+  methods::v1::GrainsConfig config;
+  config.set_random_directions(extent_.random_directions);
+  request.mutable_objective()->mutable_method_config()->PackFrom(config);
+  TRIMTAB_ASSIGN_OR_RETURN(auto pairs, ReadPairsFile(base + ".train.jsonl"));
+  TRIMTAB_ASSIGN_OR_RETURN(auto held_out, ReadPairsFile(base + ".held_out.jsonl"));
+  pairs.resize(std::min(pairs.size(), extent_.pairs));
+  held_out.resize(std::min(held_out.size(), extent_.held_out_pairs));
   request.mutable_objective()->mutable_pairs()->Assign(pairs.begin(), pairs.end());
   request.mutable_objective()->mutable_held_out_pairs()->Assign(held_out.begin(), held_out.end());
   std::cout << "\"" << objective_ << "\": " << pairs.size() << " pairs to learn from, " << held_out.size()
@@ -112,6 +170,7 @@ absl::Status Quickstart::Register() {
             << std::flush;
   TRIMTAB_ASSIGN_OR_RETURN(const Operation started,
                            client_.Call(client_.objectives(), &v1::ObjectiveService::Stub::RegisterObjective, request));
+  const absl::Time start = absl::Now();
   Operation done;
   {
     ProgressBar bar(std::cout, isatty(STDOUT_FILENO) != 0);
@@ -119,7 +178,13 @@ absl::Status Quickstart::Register() {
   }
   if (done.has_error()) return FromRpcStatus(done.error());
   if (!done.response().UnpackTo(&fitted_)) return absl::InternalError("the operation ended without an objective");
-  std::cout << "Built in " << FormatDuration(fitted_.active().fit_time()) << ".\n";
+  const google::protobuf::Duration& fit_time = fitted_.active().fit_time();
+  const absl::Duration fit = absl::Seconds(fit_time.seconds()) + absl::Nanoseconds(fit_time.nanos());
+  const absl::Duration rest = std::max(absl::Now() - start - fit, absl::ZeroDuration());
+  stopwatch.Add("fit", fit);
+  stopwatch.Add("drift report", rest);
+  std::cout << "Built in " << FormatDuration(fit_time) << "; its drift report took "
+            << FormatDuration(absl::ToDoubleSeconds(rest)) << ".\n";
   return absl::OkStatus();
 }
 
@@ -142,14 +207,15 @@ absl::StatusOr<std::string> Quickstart::Answer(const std::string& prompt, float 
 }
 
 absl::Status Quickstart::ShowAnswers() {
-  const float recommended = fitted_.active().recommended_strength(), limit = fitted_.active().max_strength();
-  const std::vector<std::pair<std::string, float>> settings = {{"recommended", recommended},
-                                                               {"twice as strong", std::min(2 * recommended, limit)},
-                                                               {"reversed", -std::min(1.5f * recommended, limit)}};
+  const float recommended = recommended_strength(), limit = fitted_.active().max_strength();
+  const std::vector<std::pair<std::string, float>> settings = {
+      {"half the recommended", recommended / 2},
+      {"recommended", recommended},
+      {"half as much again, to see where it breaks", std::min(1.5f * recommended, limit)}};
   std::cout << "Greedy, repetition penalty 1.1, " << kOutputTokens
             << " tokens. None of these prompts is among the pairs.\n";
   std::vector<std::string> prompts = ReadLines("deploy/examples/pairs/" + objective_ + ".prompts.txt");
-  prompts.resize(std::min<size_t>(prompts.size(), kPromptsShown));
+  prompts.resize(std::min(prompts.size(), extent_.prompts));
   for (const std::string& prompt : prompts) {
     std::cout << "\n" << Styled("> " + prompt, "1", color_) << "\n";
     TRIMTAB_ASSIGN_OR_RETURN(const std::string plain, Answer(prompt, 0));
@@ -157,7 +223,7 @@ absl::Status Quickstart::ShowAnswers() {
     for (const auto& [name, strength] : settings) {
       TRIMTAB_ASSIGN_OR_RETURN(const std::string steered, Answer(prompt, strength));
       const std::vector<std::string> right = Wrap(Printable(steered, true), kColumn);
-      const std::string title = absl::StrFormat("%s, strength %+.3f", name, strength);
+      const std::string title = absl::StrFormat("strength %.3f: %s", strength, name);
       std::cout << "\n  " << Styled("unsteered", "2", color_) << std::string(kColumn - 9 + 3, ' ')
                 << Styled(title, "32", color_) << "\n";
       for (size_t line = 0; line < std::max(left.size(), right.size()); ++line) {
@@ -184,7 +250,8 @@ absl::Status Quickstart::ShowAudit() {
   TRIMTAB_ASSIGN_OR_RETURN(const v1::GetAttributionsResponse page,
                            client_.Call(client_.objectives(), &v1::ObjectiveService::Stub::GetAttributions, request));
   for (const v1::Attribution& attribution : page.attributions()) {
-    std::cout << RenderAttribution(attribution, color_) << RenderInfluentialTokens(attribution, 3, color_) << "\n";
+    if (&attribution != &page.attributions(0)) std::cout << "\n";
+    std::cout << RenderAttribution(attribution, color_) << RenderInfluentialTokens(attribution, 3, color_);
   }
   return absl::OkStatus();
 }
@@ -218,29 +285,37 @@ absl::Status Run(Interrupt& interrupt) {
     return absl::InvalidArgumentError("--objective must be \"cheerful\" or \"formal\"");
   }
   const bool color = isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr;
+  const Extent extent = absl::GetFlag(FLAGS_quick) ? kQuick : Extent();
   const TemporaryFolder folder;
-  if (folder.path().empty()) return absl::UnavailableError("cannot make a temporary folder");
+  const std::string questions = folder.path() + "/probe.jsonl";
+  if (folder.path().empty() || !CopyEvery("deploy/examples/drift/probe.jsonl", questions, extent.questions) ||
+      !CopyEvery("deploy/examples/drift/probe_dev.jsonl", folder.path() + "/probe_dev.jsonl", 1000)) {
+    return absl::UnavailableError("cannot write to a temporary folder");
+  }
+  Stopwatch stopwatch;
 
   Heading("1. A server on this machine", color);
   const std::string model = fs::weakly_canonical("../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf").string();
   TRIMTAB_ASSIGN_OR_RETURN(
       const std::unique_ptr<ServerProcess> server,
-      ServerProcess::Start(
-          "server/trimtab",
-          {"--model=smollm2=" + model, "--registry=" + folder.path() + "/trimtab.db",
-           "--drift_suite=probe=deploy/examples/drift/probe.jsonl", "--neutral_text=deploy/examples/drift/neutral.txt"},
-          folder.path(), kPatience));
+      ServerProcess::Start("server/trimtab",
+                           {"--model=smollm2=" + model, "--registry=" + folder.path() + "/trimtab.db",
+                            "--drift_suite=probe=" + questions, "--neutral_text=deploy/examples/drift/neutral.txt"},
+                           folder.path(), kPatience));
+  stopwatch.Lap("server start");
   Client client(server->address(), kPatience, interrupt);
   TRIMTAB_ASSIGN_OR_RETURN(const v1::ListModelsResponse models,
                            client.Call(client.models(), &v1::ModelService::Stub::ListModels, v1::ListModelsRequest()));
   std::cout << RenderModels({models.models().begin(), models.models().end()}, color) << "gRPC on " << server->address()
             << ", metrics on http://" << server->metrics_address() << "/metrics\n";
 
-  Quickstart quickstart(client, objective, color);
+  Quickstart quickstart(client, objective, extent, color);
   Heading("2. An objective from preference pairs", color);
-  TRIMTAB_RETURN_IF_ERROR(quickstart.Register());
+  TRIMTAB_RETURN_IF_ERROR(quickstart.Register(stopwatch));
+  stopwatch.Skip();
   Heading("3. Answers, side by side", color);
   TRIMTAB_RETURN_IF_ERROR(quickstart.ShowAnswers());
+  stopwatch.Lap("answers");
   Heading("4. The effect, on pairs that the vector has never seen", color);
   TRIMTAB_RETURN_IF_ERROR(quickstart.ShowEffect());
   Heading("5. The audit: which words the preference hangs on", color);
@@ -249,21 +324,26 @@ absl::Status Run(Interrupt& interrupt) {
   TRIMTAB_RETURN_IF_ERROR(quickstart.ShowDrift());
   Heading("7. Metrics", color);
   TRIMTAB_RETURN_IF_ERROR(ShowMetrics(server->metrics_address()));
+  Heading("Time", color);
+  std::cout << stopwatch.Account() << "\n";
 
   Heading("What next", color);
-  const std::string trimctl = "  ./bazelw run //tools/trimctl -- --address=" + server->address() + " ";
-  if (!absl::GetFlag(FLAGS_keep)) {
+  const bool keep = absl::GetFlag(FLAGS_keep);
+  if (!keep) {
     std::cout << "The server stops now. Run this again with \"-- --keep\" to leave one running; it has another address "
                  "then:\n";
   }
-  std::cout << trimctl << "generate \"Tell me about the sea.\" --steer " << objective << "=0.1 --stats\n"
+  const std::string trimctl = "  ./bazelw run //tools/trimctl -- --address=" + server->address() + " ";
+  const std::string steer = absl::StrFormat(" --steer %s=%.3g", objective, quickstart.recommended_strength());
+  std::cout << trimctl << "generate \"Tell me about the sea.\"" << steer << " --repetition_penalty 1.1 --stats\n"
             << trimctl << "audit " << objective << " --html audit.html\n"
-            << trimctl << "drift --steer " << objective << "=0.2\n"
+            << trimctl << "drift" << steer << " --max_items 30\n"
             << "README.md says how to call the server from Python and how to bring your own model.\n"
             << std::flush;
-  if (absl::GetFlag(FLAGS_keep)) {
-    std::cout << "\nThe server runs until Ctrl-C.\n" << std::flush;
+  if (keep) {
+    std::cout << "\nThe server runs until Ctrl-C; its log is " << folder.path() << "/server.log.\n" << std::flush;
     interrupt.Wait();
+    std::cout << "\nThe server stops; what it learned goes with it.\n" << std::flush;
   }
   server->Signal(SIGTERM);
   if (const int status = server->Wait(); status != 0) {
@@ -285,6 +365,9 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "starts a server with a small model, steers it by an objective, and shows the effect.\n"
       "  ./bazelw run //:quickstart -- --objective=formal --keep");
+  absl::FlagsUsageConfig usage;
+  usage.contains_help_flags = [](absl::string_view file) { return absl::EndsWith(file, "quickstart/main.cc"); };
+  absl::SetFlagsUsageConfig(usage);
   absl::ParseCommandLine(argc, argv);
   const absl::Status status = trimtab::Run(interrupt);
   if (status.ok()) return EXIT_SUCCESS;

@@ -63,7 +63,25 @@ size_t EditDistance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+// Whether `argument`, a flag, takes the next one as its value.
+bool TakesNext(std::string_view argument) {
+  const absl::CommandLineFlag* flag = FindFlag(FlagName(argument));
+  return argument.find('=') == std::string_view::npos && flag != nullptr && !flag->IsOfType<bool>();
+}
+
 }  // namespace
+
+std::vector<std::string> CommandFirst(std::vector<std::string> arguments) {
+  size_t command = 0;
+  while (command < arguments.size() && !FlagName(arguments[command]).empty()) {
+    command += TakesNext(arguments[command]) ? 2 : 1;
+  }
+  if (command < arguments.size()) {
+    std::rotate(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(command),
+                arguments.begin() + static_cast<std::ptrdiff_t>(command) + 1);
+  }
+  return arguments;
+}
 
 std::vector<std::string> JoinRepeated(const std::vector<std::string>& arguments,
                                       const std::vector<std::string_view>& names) {
@@ -105,7 +123,7 @@ absl::Status CheckFlags(const Command& command, const std::vector<std::string>& 
           absl::StrCat("\"", std::string(command.name), "\" has no flag \"", Printable(arguments[i]), "\""));
     }
     // The value of --name value is no flag.
-    if (arguments[i].find('=') == std::string::npos && !flag->IsOfType<bool>()) ++i;
+    if (TakesNext(arguments[i])) ++i;
   }
   return absl::OkStatus();
 }

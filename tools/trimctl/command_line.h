@@ -12,6 +12,10 @@
 
 namespace trimtab {
 
+// `arguments` with the flags before the command moved behind it: --address=x generate hi becomes generate --address=x
+// hi. Unchanged without a command, or when it comes first.
+std::vector<std::string> CommandFirst(std::vector<std::string> arguments);
+
 // `arguments` with all occurrences of a flag in `names` joined by commas into the first: --steer a=1 --steer=b becomes
 // --steer=a=1,b. Stops at "--".
 std::vector<std::string> JoinRepeated(const std::vector<std::string>& arguments,

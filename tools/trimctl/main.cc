@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -64,6 +65,7 @@ absl::StatusOr<ExitCode> Run(const Command& command, const std::vector<std::stri
 
 int Main(std::vector<std::string> arguments) {
   const std::vector<Command> commands = AllCommands();
+  if (arguments.empty() || !IsHelp(arguments[0])) arguments = CommandFirst(std::move(arguments));
   if (arguments.empty() || IsHelp(arguments[0])) {
     (arguments.empty() ? std::cerr : std::cout) << GeneralHelp(commands);
     return static_cast<int>(arguments.empty() ? ExitCode::kUsage : ExitCode::kOk);

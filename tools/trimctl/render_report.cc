@@ -133,10 +133,6 @@ std::string RenderDriftReport(const v1::DriftReport& report, bool color) {
     }
     absl::StrAppend(&text, "\n", FormatTable(subjects, color));
   }
-  if (report.at_chance()) {
-    absl::StrAppend(&text, Styled("note: ", "33", color),
-                    "the unsteered model answers these questions no better than by chance: read the divergences.\n");
-  }
   for (const std::string& warning : report.warnings()) {
     absl::StrAppend(&text, Styled("warning: ", "33", color), Printable(warning), "\n");
   }

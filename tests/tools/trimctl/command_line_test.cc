@@ -25,6 +25,17 @@ Command MakeCommand(std::string_view name, std::vector<std::string_view> flags) 
           .run = [](Cli&, const Arguments&) -> absl::StatusOr<ExitCode> { return ExitCode::kOk; }};
 }
 
+TEST(CommandLine, FlagsMayStandBeforeTheCommand) {
+  EXPECT_EQ(CommandFirst({"-o=json", "generate", "hi"}), (Arguments{"generate", "-o=json", "hi"}));
+  EXPECT_EQ(CommandFirst({"-o", "json", "--watch", "register", "x"}),
+            (Arguments{"register", "-o", "json", "--watch", "x"}));
+  EXPECT_EQ(CommandFirst({"--unknown", "register"}), (Arguments{"register", "--unknown"}));
+  for (const Arguments& same :
+       {Arguments{"generate", "-o", "json"}, Arguments{"--watch"}, Arguments{"-o"}, Arguments{}}) {
+    EXPECT_EQ(CommandFirst(same), same);
+  }
+}
+
 TEST(CommandLine, JoinsRepeatedFlags) {
   EXPECT_EQ(JoinRepeated({"hi", "--steer", "a=1", "--watch", "--steer=b", "-steer", "c"}, {"steer"}),
             (Arguments{"hi", "--steer=a=1,b,c", "--watch"}));

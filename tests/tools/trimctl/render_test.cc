@@ -91,12 +91,12 @@ TEST(Render, DriftReportPutsDivergencesBesideAccuracy) {
   report.set_text_tokens(2048);
   report.set_baseline_cross_entropy(3.5);
   report.set_cross_entropy_delta(0.05);
-  report.set_at_chance(true);
+  report.add_warnings("no better than by chance");
   const std::string text = RenderDriftReport(report, false);
   EXPECT_TRUE(Has(text, "3.5000   3.5500  +0.0500")) << text;
   EXPECT_TRUE(Has(text, "0.0472 nats per token")) << text;
   EXPECT_TRUE(Has(text, "25.0 %")) << text;
-  EXPECT_TRUE(Has(text, "no better than by chance")) << text;
+  EXPECT_TRUE(Has(text, "warning: no better than by chance\n")) << text;
 }
 
 TEST(Render, OperationsShowProgressAndErrors) {
