@@ -34,7 +34,8 @@ at::Tensor PagedRun::Forward(const std::vector<Chunk>& chunks, LayerTap& tap) {
     tokens.insert(tokens.end(), chunk.tokens.begin(), chunk.tokens.end());
   }
   const TokenLayout layout = TokenLayout::Paged(std::move(spans), cache_.block_size());
-  return model_.Forward(model_.Embed(at::tensor(tokens)), {layout, attention_, tap});
+  return model_.Forward(model_.Embed(at::tensor(tokens)),
+                        {.layout = layout, .attention = attention_, .tap = tap, .workspace = &workspace_});
 }
 
 at::Tensor PagedRun::Logits(const std::vector<Chunk>& chunks) {

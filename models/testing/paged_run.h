@@ -11,6 +11,7 @@
 #include "models/attention/paged_attention.h"
 #include "models/causal_model.h"
 #include "models/layer_tap.h"
+#include "models/layers/workspace.h"
 
 namespace trimtab {
 
@@ -25,7 +26,8 @@ class PagedRun {
   PagedRun(const CausalModel& model, int64_t num_blocks, int64_t block_size)
       : model_(model), cache_(model.spec(), num_blocks, block_size, model.dtype()), attention_(cache_) {}
 
-  // One forward pass over all chunks: the residual stream [rows, hidden], rows in the order of the chunks.
+  // One forward pass over all chunks: the residual stream [rows, hidden], rows in the order of the chunks. It lies in
+  // memory that the next pass uses again.
   at::Tensor Forward(const std::vector<Chunk>& chunks, LayerTap& tap);
   // The same, then logits of all rows [rows, vocab], or of the last row of each chunk [chunks, vocab].
   at::Tensor Logits(const std::vector<Chunk>& chunks);
@@ -40,6 +42,7 @@ class PagedRun {
   const CausalModel& model_;
   KvCache cache_;
   PagedAttention attention_;
+  Workspace workspace_;
   std::vector<Sequence> sequences_;
   int64_t blocks_used_ = 0;
 };

@@ -1,13 +1,15 @@
-// Speed of the forward pass alone, without an engine: bench_forward MODEL [float32|bfloat16]. For a quiet machine, with
+// Speed of the forward pass alone, without an engine: bench_forward MODEL [float32|bfloat16|file [BATCH]]. For a quiet machine, with
 // OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0.
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <string_view>
 #include <vector>
 
+#include "models/kernels/thread_team.h"
 #include "models/loaded_model.h"
 #include "models/testing/paged_run.h"
 
@@ -33,8 +35,10 @@ std::vector<PagedRun::Chunk> Prompts(int64_t count, int64_t length) {
 int Main(int argc, char** argv) {
   LoadOptions options;
   if (argc > 2) {
-    options.precision =
-        std::string_view(argv[2]) == "float32" ? LoadOptions::Precision::kFloat32 : LoadOptions::Precision::kBFloat16;
+    const std::string_view name = argv[2];
+    options.precision = name == "float32"    ? LoadOptions::Precision::kFloat32
+                        : name == "bfloat16" ? LoadOptions::Precision::kBFloat16
+                                             : LoadOptions::Precision::kFile;
   }
   const auto loaded = LoadModel("bench", argc > 1 ? argv[1] : "", options);
   if (!loaded.ok()) {
@@ -42,13 +46,17 @@ int Main(int argc, char** argv) {
     return 1;
   }
   const CausalModel& model = *(*loaded)->model;
+  ThreadTeam team(ParallelThreads());
+  const ScopedTeam scope(&team);
   double best = 0;
-  for (int repeat = 0; repeat < 5; ++repeat) {
+  const int64_t only = argc > 3 ? std::atoll(argv[3]) : 0;
+  for (int repeat = 0; repeat < (only > 0 ? 0 : 5); ++repeat) {
     PagedRun run(model, 40, 16);
     best = std::max(best, 512 / Seconds([&] { run.LastLogits(Prompts(1, 512)); }));
   }
   std::printf("prefill of 512: %.0f tokens/s\n", best);
-  for (const int64_t batch : {1, 4, 16}) {
+  for (const int64_t batch : {1, 4, 8, 16, 32}) {
+    if (only > 0 && batch != only) continue;
     PagedRun run(model, 20 * batch, 16);
     std::vector<PagedRun::Chunk> chunks = Prompts(batch, 100);
     run.LastLogits(chunks);

@@ -14,6 +14,7 @@ namespace trimtab::cpu {
 namespace {
 
 constexpr int64_t kGroup = 32;
+constexpr int64_t kAhead = 8;  // groups between the one that is computed with and the one that is asked for
 
 template <int kBits>
 constexpr int64_t kHalfBytes = (kBits == 4 ? 256 : 512) + 64;
@@ -26,7 +27,9 @@ inline __m512i Broadcast4(const int8_t* from) {
 
 // kRows rows of x against kHalves times 16 weight rows. Integer sums are exact, so that their order is free; the float
 // sums go over the groups in order.
-template <int kBits, int kRows, int kHalves>
+// With kPrefetch the whole strip is asked for on the way, a few groups ahead: the processor's own look-ahead is shorter
+// than a group with several rows takes.
+template <int kBits, int kRows, int kHalves, bool kPrefetch>
 inline void Tile(const uint8_t* data, int64_t groups, const int8_t* x, const float* scales, const float* sums,
                  float* out, int64_t stride) {
   constexpr int kChains = kRows * kHalves >= 4 ? 1 : 2;  // so that additions need not wait for each other
@@ -42,6 +45,12 @@ inline void Tile(const uint8_t* data, int64_t groups, const int8_t* x, const flo
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         for (int c = 0; c < kChains; ++c) sum[h][r][c] = _mm512_setzero_si512();
+      }
+    }
+    if constexpr (kPrefetch) {
+#pragma GCC unroll 20
+      for (int64_t line = 0; line < 2 * kHalfBytes<kBits>; line += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(data + kAhead * 2 * kHalfBytes<kBits> + line), _MM_HINT_T0);
       }
     }
     const int8_t* values = x + g * kGroup;
@@ -95,20 +104,28 @@ inline void Tile(const uint8_t* data, int64_t groups, const int8_t* x, const flo
   }
 }
 
-template <int kBits, int kRows, int kHalves>
+template <int kBits, int kRows, int kHalves, bool kPrefetch = true>
 void Rows(const StripProduct& p, int64_t row) {
   const int64_t width = p.groups * kGroup;
-  for (int h = 0; h < 2; h += kHalves) {
-    Tile<kBits, kRows, kHalves>(p.strip + h * kHalfBytes<kBits>, p.groups, p.values + row * width,
-                                p.scales + row * p.groups, p.sums + row * p.groups, p.out + row * p.stride + h * 16,
-                                p.stride);
+  const int8_t* x = p.values + row * width;
+  const float *scales = p.scales + row * p.groups, *sums = p.sums + row * p.groups;
+  float* out = p.out + row * p.stride;
+  if constexpr (kHalves == 2) {
+    Tile<kBits, kRows, 2, kPrefetch>(p.strip, p.groups, x, scales, sums, out, p.stride);
+  } else {
+    // The first pass over the strip asks for both halves.
+    Tile<kBits, kRows, 1, kPrefetch>(p.strip, p.groups, x, scales, sums, out, p.stride);
+    Tile<kBits, kRows, 1, false>(p.strip + kHalfBytes<kBits>, p.groups, x, scales, sums, out + 16, p.stride);
   }
 }
 
 template <int kBits>
 void Multiply(const StripProduct& p) {
   int64_t row = 0;
-  for (; row + 8 <= p.count; row += 8) Rows<kBits, 8, 1>(p, row);
+  if (p.count >= 8) {
+    Rows<kBits, 8, 1>(p, 0);
+    for (row = 8; row + 8 <= p.count; row += 8) Rows<kBits, 8, 1, false>(p, row);
+  }
   switch (p.count - row) {
     case 7:
       return Rows<kBits, 7, 1>(p, row);
