@@ -1,6 +1,7 @@
 #include "models/kernels/quantized_matrix.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -153,6 +154,46 @@ at::Tensor QuantizedMatrix::Rows(const int64_t* numbers, int64_t count) const {
         *to = scale * static_cast<float>(quant) + minimum;
       }
     }
+  }
+  return out;
+}
+
+template <typename T>
+void QuantizedMatrix::UnpackStrip(int64_t strip, T* out) const {
+  const int64_t tail = half_bytes() - 4 * kHalf;
+  for (int64_t first = strip * kStrip; first < std::min(rows_, (strip + 1) * kStrip); first += kHalf) {
+    const int64_t count = std::min(kHalf, rows_ - first);
+    for (int64_t group = 0; group < columns_ / kWeightGroup; ++group) {
+      const uint8_t* from = half(strip, group, first % kStrip / kHalf);
+      for (int64_t c = 0; c < count; ++c) {
+        const float scale = HalfAt(from + tail + 2 * c), minimum = HalfAt(from + tail + 2 * kHalf + 2 * c);
+        T* to = out + (first + c) * columns_ + group * kWeightGroup;
+        const auto put = [&](int64_t k, int quant) {
+          to[k] = static_cast<T>(scale * static_cast<float>(quant) + minimum);
+        };
+        for (int64_t line = 0; line < tail / 64; ++line) {
+          const uint8_t* quants = from + line * 64 + c * 4;
+          for (int64_t b = 0; b < 4; ++b) {
+            if (bits_ == 8) {
+              put(4 * line + b, quants[b]);
+            } else {
+              put(8 * line + b, quants[b] & 15);
+              put(8 * line + 4 + b, quants[b] >> 4);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+at::Tensor QuantizedMatrix::Unpack(at::ScalarType type) const {
+  at::Tensor out = at::empty({rows_, columns_}, at::TensorOptions().dtype(type));
+  const auto unpack = [&](auto* to) { ParallelTasks(strips(), [&](int64_t strip) { UnpackStrip(strip, to); }); };
+  if (type == at::kBFloat16) {
+    unpack(out.mutable_data_ptr<c10::BFloat16>());
+  } else {
+    unpack(out.mutable_data_ptr<float>());
   }
   return out;
 }

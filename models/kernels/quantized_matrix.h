@@ -48,12 +48,16 @@ class QuantizedMatrix {
   // out [count, rows()] = x W^T + bias (null: none), on this thread's team.
   void Multiply(const QuantizedRows& x, int64_t count, const float* bias, float* out) const;
 
-  // The weight's rows [count, columns] by number.
+  // The weight's rows [count, columns] float32 by number.
   at::Tensor Rows(const int64_t* numbers, int64_t count) const;
+  // All of them, as float32 or bfloat16, on this thread's team.
+  at::Tensor Unpack(at::ScalarType type) const;
 
  private:
   friend void MultiplyStripReference(const QuantizedMatrix& matrix, int64_t strip, const QuantizedRows& x,
                                      int64_t first, int64_t count, float* out, int64_t stride);
+  template <typename T>
+  void UnpackStrip(int64_t strip, T* out) const;  // its rows of [rows, columns]
   int64_t strip_bytes() const { return columns_ / kWeightGroup * 2 * half_bytes(); }
   int64_t half_bytes() const { return (bits_ == 4 ? 256 : 512) + 64; }  // of a group of 16 weight rows
   const uint8_t* half(int64_t strip, int64_t group, int64_t half) const {

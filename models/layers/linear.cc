@@ -1,7 +1,6 @@
 #include "models/layers/linear.h"
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
@@ -123,7 +122,7 @@ at::Tensor Linear::operator()(const at::Tensor& x) const {
 at::Tensor Linear::weight() const {
   if (plain_ != nullptr) return *plain_;
   if (packed_ != nullptr) return packed_->Unpack();
-  return Rows(at::arange(rows_, at::kLong)).to(plain_type_);
+  return quantized_->Unpack(plain_type_);
 }
 
 at::Tensor Linear::Rows(const at::Tensor& numbers) const {

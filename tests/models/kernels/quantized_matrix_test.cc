@@ -137,6 +137,9 @@ TEST_P(QuantizedMatrixTest, GivesItsRowsBack) {
   const at::Tensor rows = matrix.Rows(numbers.data(), 4);
   const at::Tensor expected = Plain(weight).index_select(0, at::tensor(numbers)).to(at::kFloat);
   EXPECT_LT((rows - expected).abs().max().item<float>(), 1e-6f);
+  const at::Tensor all = matrix.Unpack(at::kFloat);
+  EXPECT_TRUE(all.index_select(0, at::tensor(numbers)).equal(rows));
+  EXPECT_TRUE(matrix.Unpack(at::kBFloat16).equal(all.to(at::kBFloat16)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Bits, QuantizedMatrixTest, testing::Values(4, 8));
