@@ -67,6 +67,9 @@ EngineConfig EngineConfigOf(const ServerConfig& config) {
   engine.max_running_requests = config.max_running_requests;
   engine.max_waiting_requests = config.max_waiting_requests;
   engine.max_step_tokens = config.max_step_tokens;
+  engine.max_step_time = config.max_step_time;
+  engine.max_waiting_per_tenant = config.max_waiting_per_tenant;
+  engine.max_running_per_tenant = config.max_running_per_tenant;
   engine.max_context = config.max_context;
   engine.prefix_caching = config.prefix_caching;
   engine.num_threads = config.engine_threads;

@@ -27,8 +27,10 @@ struct ServerConfig {
 
   int64_t kv_cache_mib = 512;
   int64_t max_running_requests = 64, max_waiting_requests = 256, max_step_tokens = 512;
-  int64_t max_context = 0;  // tokens; 0: the model's own
-  int engine_threads = 0;   // 0: all cores
+  int64_t max_waiting_per_tenant = 0, max_running_per_tenant = 0;  // 0: no bound
+  absl::Duration max_step_time = absl::Milliseconds(50);           // while interactive answers go on
+  int64_t max_context = 0;                                         // tokens; 0: the model's own
+  int engine_threads = 0;                                          // 0: all cores
   bool prefix_caching = true;
   int64_t max_queued_jobs = 64;
   int job_threads = 0;  // 0: all cores

@@ -26,7 +26,9 @@
 ABSL_FLAG(std::vector<std::string>, model, {},
           "models to serve, comma-separated: a GGUF file or Hugging Face folder "
           "each, as path or id=path");
-ABSL_FLAG(std::string, precision, "auto", "type of weights and activations: auto, float32 or bfloat16");
+ABSL_FLAG(std::string, precision, "auto",
+          "how weights are kept: float32, bfloat16, file (quantised files in their own 4 or 8 bits), or auto: file "
+          "where the processor and the file allow it, else what the processor is fast at");
 ABSL_FLAG(std::string, address, "127.0.0.1:50051", "where to listen, host:port; port 0 picks a free one");
 ABSL_FLAG(std::string, metrics_address, "127.0.0.1:9464", "where Prometheus scrapes, host:port; empty: nowhere");
 ABSL_FLAG(int64_t, metrics_objectives, 64,
@@ -43,6 +45,15 @@ ABSL_FLAG(int64_t, kv_cache_mib, 512, "memory of the key-value cache per model, 
 ABSL_FLAG(int64_t, max_running_requests, 64, "sequences that are computed together");
 ABSL_FLAG(int64_t, max_waiting_requests, 256, "requests that wait, beyond which QUEUE_FULL is answered");
 ABSL_FLAG(int64_t, max_step_tokens, 512, "tokens of one step; bounds the wait that a long prompt causes others");
+ABSL_FLAG(
+    absl::Duration, max_step_time, absl::Milliseconds(50),
+    "a step in which interactive answers go on takes in only so much of waiting prompts that it should stay within "
+    "this, but always 32 tokens; inf: no bound");
+ABSL_FLAG(
+    int64_t, max_waiting_per_tenant, 0,
+    "requests of one tenant (metadata x-trimtab-tenant) that wait, beyond which QUOTA_EXCEEDED is answered; 0: no "
+    "bound");
+ABSL_FLAG(int64_t, max_running_per_tenant, 0, "requests of one tenant that run, beyond which they wait; 0: no bound");
 ABSL_FLAG(int64_t, max_context, 0, "tokens of prompt and answer together; 0: the model's own limit");
 ABSL_FLAG(int, engine_threads, 0, "threads of the engine's steps; 0: all cores");
 ABSL_FLAG(bool, prefix_caching, true, "share computed prompt prefixes between requests");
@@ -76,6 +87,9 @@ ServerConfig ConfigFromFlags() {
   config.max_running_requests = absl::GetFlag(FLAGS_max_running_requests);
   config.max_waiting_requests = absl::GetFlag(FLAGS_max_waiting_requests);
   config.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
+  config.max_step_time = absl::GetFlag(FLAGS_max_step_time);
+  config.max_waiting_per_tenant = absl::GetFlag(FLAGS_max_waiting_per_tenant);
+  config.max_running_per_tenant = absl::GetFlag(FLAGS_max_running_per_tenant);
   config.max_context = absl::GetFlag(FLAGS_max_context);
   config.engine_threads = absl::GetFlag(FLAGS_engine_threads);
   config.prefix_caching = absl::GetFlag(FLAGS_prefix_caching);

@@ -73,6 +73,9 @@ absl::Status CheckConfig(const EngineConfig& config) {
   check(config.max_running_requests >= 1, "max_running_requests", "must be at least 1");
   check(config.max_waiting_requests >= 1, "max_waiting_requests", "must be at least 1");
   check(config.max_step_tokens >= 1, "max_step_tokens", "must be at least 1");
+  check(config.max_step_time > absl::ZeroDuration(), "max_step_time", "must be above 0");
+  check(config.max_waiting_per_tenant >= 0, "max_waiting_per_tenant", "must be 0 or more");
+  check(config.max_running_per_tenant >= 0, "max_running_per_tenant", "must be 0 or more");
   check(config.steering_slots >= kMaxSelections, "steering_slots", absl::StrCat("must be at least ", kMaxSelections));
   check(config.max_context >= 0, "max_context", "must be 0 or more");
   return violations.empty() ? absl::OkStatus() : FieldError(std::move(violations));
@@ -96,7 +99,7 @@ class Engine::Impl final : private SchedulerEvents {
         attention_(cache_),
         bank_(config.steering_slots, spec_.num_layers(), spec_.hidden_size),
         slots_(bank_),
-        runner_(*model.model, attention_, bank_, config.block_size),
+        runner_(*model.model, attention_, bank_, config.block_size, config.num_threads),
         scheduler_(MakeSchedulerConfig(num_blocks), slots_, metrics, this) {
     stats_.free_blocks = stats_.total_blocks = num_blocks;
     thread_ = std::thread([this] { Loop(); });
@@ -110,7 +113,7 @@ class Engine::Impl final : private SchedulerEvents {
     thread_.join();
   }
 
-  absl::Status Submit(std::unique_ptr<Request> request, bool internal) {
+  absl::Status Submit(std::unique_ptr<Request> request) {
     TRIMTAB_RETURN_IF_ERROR(CheckRequest(*request, spec_, limits_));
     if (request->deadline <= clock_.Now()) return AbortStatus(FinishReason::kDeadline);
     absl::MutexLock lock(&mutex_);
@@ -118,14 +121,25 @@ class Engine::Impl final : private SchedulerEvents {
     if (!stats_.healthy) {
       return ReasonError(absl::StatusCode::kUnavailable, kEngineUnhealthy, "the engine's steps keep failing");
     }
-    if (!internal && waiting_requests_ >= config_.max_waiting_requests) {
+    const bool counted = !request->internal;
+    if (counted && waiting_requests_ >= config_.max_waiting_requests) {
       return OverloadError(kQueueFull, absl::StrCat(waiting_requests_, " requests are waiting already"),
                            absl::Seconds(1));
     }
-    if (!live_.emplace(request->id, Live{.counted = !internal}).second) {
+    if (counted && config_.max_waiting_per_tenant > 0) {
+      const auto waiting = waiting_of_tenants_.find(request->tenant);
+      if (waiting != waiting_of_tenants_.end() && waiting->second >= config_.max_waiting_per_tenant) {
+        return OverloadError(kQuotaExceeded, absl::StrCat(waiting->second, " requests of this tenant are waiting"),
+                             absl::Seconds(1));
+      }
+    }
+    if (!live_.emplace(request->id, Live{.counted = counted}).second) {
       return FieldError({{"request_id", "a request with this id is in flight"}});
     }
-    waiting_requests_ += internal ? 0 : 1;
+    if (counted) {
+      ++waiting_requests_;
+      ++waiting_of_tenants_[request->tenant];
+    }
     if (request->priority == Priority::kInteractive) ++interactive_;
     inbox_.emplace_back(std::move(request));
     return absl::OkStatus();
@@ -170,7 +184,7 @@ class Engine::Impl final : private SchedulerEvents {
   using Message = std::variant<std::unique_ptr<Request>, AbortMessage, AbortAllMessage>;
   // A request between Submit and its end.
   struct Live {
-    bool counted = false;  // in waiting_requests_
+    bool counted = false;  // in waiting_requests_ and waiting_of_tenants_
   };
 
   SchedulerConfig MakeSchedulerConfig(int64_t num_blocks) const {
@@ -179,6 +193,8 @@ class Engine::Impl final : private SchedulerEvents {
     config.block_size = config_.block_size;
     config.max_running_requests = config_.max_running_requests;
     config.max_step_tokens = config_.max_step_tokens;
+    config.max_step_time = config_.max_step_time;
+    config.max_running_per_tenant = config_.max_running_per_tenant;
     config.max_context = std::min(limits_.max_context, limits_.cache_tokens);
     config.stall_timeout = config_.stall_timeout;
     config.prefix_caching = config_.prefix_caching;
@@ -190,17 +206,20 @@ class Engine::Impl final : private SchedulerEvents {
 
   void OnScheduled(const Request& request) override {
     absl::MutexLock lock(&mutex_);
-    StopCounting(live_.at(request.id));
+    StopCounting(request, live_.at(request.id));
   }
   void OnEnded(const Request& request) override {
     absl::MutexLock lock(&mutex_);
     const auto it = live_.find(request.id);
-    StopCounting(it->second);
+    StopCounting(request, it->second);
     live_.erase(it);
     if (request.priority == Priority::kInteractive) --interactive_;
   }
-  void StopCounting(Live& live) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (std::exchange(live.counted, false)) --waiting_requests_;
+  void StopCounting(const Request& request, Live& live) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!std::exchange(live.counted, false)) return;
+    --waiting_requests_;
+    const auto tenant = waiting_of_tenants_.find(request.tenant);
+    if (--tenant->second == 0) waiting_of_tenants_.erase(tenant);
   }
 
   void Loop() {
@@ -323,7 +342,9 @@ class Engine::Impl final : private SchedulerEvents {
   mutable absl::Mutex mutex_;
   std::vector<Message> inbox_ ABSL_GUARDED_BY(mutex_);
   std::unordered_map<std::string, Live> live_ ABSL_GUARDED_BY(mutex_);
-  int64_t waiting_requests_ ABSL_GUARDED_BY(mutex_) = 0;  // never scheduled so far, Score's not counted
+  // Requests that were never scheduled so far, without the server's own.
+  int64_t waiting_requests_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::unordered_map<std::string, int64_t> waiting_of_tenants_ ABSL_GUARDED_BY(mutex_);  // those with any
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
   bool settled_ ABSL_GUARDED_BY(mutex_) = true;  // the scheduler was empty when it last showed its state
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
@@ -365,7 +386,7 @@ Engine::Engine(std::shared_ptr<const LoadedModel> model, std::unique_ptr<Impl> i
 Engine::~Engine() = default;
 
 absl::Status Engine::Submit(std::unique_ptr<Request> request) {
-  return impl_->Submit(std::move(request), /*internal=*/false);
+  return impl_->Submit(std::move(request));
 }
 
 void Engine::Abort(const std::string& id, FinishReason reason) { impl_->Abort(id, reason); }
@@ -391,9 +412,10 @@ absl::StatusOr<std::vector<ScoreOutcome>> Engine::Score(std::vector<ScoreItem> i
     request->score_watch = std::move(items[i].watch);
     request->plan = std::move(items[i].plan);
     request->priority = Priority::kBackground;
+    request->internal = true;
     request->sink = call->Sink(i);
     ids.push_back(request->id);
-    const absl::Status submitted = impl_->Submit(std::move(request), /*internal=*/true);
+    const absl::Status submitted = impl_->Submit(std::move(request));
     if (!submitted.ok()) call->Refused(submitted);
   }
   return call->Await([&] {

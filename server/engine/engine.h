@@ -27,6 +27,11 @@ struct EngineConfig {
   int64_t max_running_requests = 64;   // sequences in a step
   int64_t max_waiting_requests = 256;  // beyond it Submit answers QUEUE_FULL
   int64_t max_step_tokens = 512;       // token budget of a step: bounds the wait that a long prompt causes
+  // A step in which interactive answers go on takes in only so much of waiting prompts that it should stay within this
+  // (StepCost learns how much that is); infinite: max_step_tokens alone decides.
+  absl::Duration max_step_time = absl::Milliseconds(50);
+  // Of one tenant; 0: no bound. Beyond the first Submit answers QUOTA_EXCEEDED, beyond the second requests wait.
+  int64_t max_waiting_per_tenant = 0, max_running_per_tenant = 0;
   int64_t steering_slots = 64;
   int64_t max_context = 0;  // 0: the model's context length; the cache's capacity bounds it too
   absl::Duration stall_timeout = absl::Seconds(30);  // a consumer that takes nothing for so long is cancelled
@@ -53,8 +58,8 @@ class Engine final : public Scorer {
                                                         EngineMetrics* metrics);
   ~Engine() override;
 
-  // Takes the request, or refuses it without calling its sink: RESOURCE_EXHAUSTED (QUEUE_FULL with retry info;
-  // KV_CACHE_TOO_SMALL when it can never fit), INVALID_ARGUMENT (PROMPT_TOO_LONG: tokens, limit; FIELD_INVALID for
+  // Takes the request, or refuses it without calling its sink: RESOURCE_EXHAUSTED (QUEUE_FULL, and
+  // QUOTA_EXCEEDED when too many of its tenant wait, with retry info; KV_CACHE_TOO_SMALL when it can never fit), INVALID_ARGUMENT (PROMPT_TOO_LONG: tokens, limit; FIELD_INVALID for
   // token ids outside the vocabulary), UNAVAILABLE (SHUTTING_DOWN, ENGINE_UNHEALTHY), DEADLINE_EXCEEDED when it is past
   // already.
   absl::Status Submit(std::unique_ptr<Request> request);

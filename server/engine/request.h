@@ -88,6 +88,8 @@ struct Request {
   SamplingParams sampling;
   SteeringPlan plan;
   Priority priority = Priority::kInteractive;
+  std::string tenant;     // who asks: fairness and bounds are per tenant; empty: everybody who gives no name
+  bool internal = false;  // the server's own work: bounds of tenants and of the queue do not apply
   absl::Time arrival, deadline = absl::InfiniteFuture();
   std::shared_ptr<RequestSink> sink;
 };

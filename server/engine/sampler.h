@@ -1,4 +1,4 @@
-// From a row of logits to a token. No torch. Owned by ModelRunner, engine thread.
+// From a row of logits to a token. Owned by RowSampler (row_sampler.h), one per task; one thread at a time.
 #ifndef TRIMTAB_SERVER_ENGINE_SAMPLER_H_
 #define TRIMTAB_SERVER_ENGINE_SAMPLER_H_
 
@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "server/engine/logit_scan.h"
 #include "server/engine/request.h"
 
 namespace trimtab {
@@ -21,6 +22,9 @@ namespace trimtab {
 //
 // Log-probabilities are those of the model: of the unmodified logits at temperature 1, before the penalty and all
 // filters, whatever the token was sampled from.
+//
+// Cost: nothing is sorted. Greedy reads the logits once, log-probabilities and sampling once more; a filter then looks
+// at the tokens within its reach only. Nothing is allocated per token once the workspace has grown.
 class Sampler {
  public:
   explicit Sampler(int64_t vocab_size);
@@ -32,29 +36,48 @@ class Sampler {
   // The log-probability of a given token, of the `top` likeliest ones and of those in `watch`. INTERNAL (NON_FINITE)
   // as above.
   absl::StatusOr<ScoredToken> Score(absl::Span<const float> logits, TokenId token, int top,
-                                    absl::Span<const TokenId> watch = {}) const;
+                                    absl::Span<const TokenId> watch = {});
 
  private:
+  // The tokens above `threshold` and, in the order of ids, the first `ties` that equal it.
+  struct Cut {
+    float threshold = 0;
+    int64_t ties = 0;
+  };
+  struct Weighted {
+    float logit, weight;
+  };
+
   TokenId Draw(absl::Span<const float> logits, const SamplingParams& params, int64_t position);
-  // Keeps the smallest set of the likeliest candidates whose share of the weights reaches `top_p`.
-  template <typename Order>
-  void KeepNucleus(const Order& likelier, float top_p);
+  // One draw from all tokens; `total` and block_sums_ are SumExp's.
+  TokenId DrawFromAll(absl::Span<const float> logits, float scale, double total, double uniform) const;
+  // Candidates: the k likeliest tokens; those of at least `min_p` of the best one's weight; the likeliest ones that
+  // hold at least `top_p` of `total`, and some more. weights_ are set.
+  void CollectTopK(absl::Span<const float> logits, int64_t k);
+  void CollectMinP(absl::Span<const float> logits, float scale, float min_p);
+  void CollectTopP(absl::Span<const float> logits, float scale, float top_p, double total);
+  void DropBelow(float min_weight);
+  // Keeps the fewest likeliest candidates whose weights reach `mass`.
+  void KeepNucleus(double mass);
+  Cut FindNucleus(double mass);
+  void Keep(Cut cut);
   void Penalize(absl::Span<const float> logits, float penalty, absl::Span<const TokenId> seen);
 
-  const int64_t vocab_size_;
-  std::vector<float> penalized_;  // [vocab_size] while a penalty applies
-  std::vector<uint32_t> marks_;   // [vocab_size] == mark_: seen, penalised once
-  uint32_t mark_ = 0;
-  std::vector<TokenId> candidates_;
-  std::vector<float> weights_;  // [vocab_size], of the candidates
-};
+  // The `count` likeliest tokens with log-probabilities, best first. `scan_` is of `logits`.
+  std::vector<TokenAlternative> TopTokens(absl::Span<const float> logits, int64_t count, double log_normalizer);
 
-// The `count` likeliest tokens with log-probabilities, best first, ties to the lower id. `log_normalizer` is
-// LogSumExp(logits).
-std::vector<TokenAlternative> TopTokens(absl::Span<const float> logits, int count, double log_normalizer);
-double LogSumExp(absl::Span<const float> logits);
-// The lowest id among the largest.
-TokenId ArgMax(absl::Span<const float> logits);
+  const int64_t vocab_size_;
+  LogitScan scan_;                // of the logits, then of the penalised ones
+  std::vector<float> penalized_;  // [vocab_size] while a penalty applies
+  std::vector<uint32_t> marks_;   // [vocab_size] == mark_: seen, penalised once; empty until a penalty applies
+  uint32_t mark_ = 0;
+  std::vector<double> block_sums_;
+  // Candidates in the order of ids, parallel.
+  std::vector<TokenId> ids_;
+  std::vector<float> values_, weights_;
+  std::vector<float> selection_;  // scratch
+  std::vector<Weighted> active_;  // scratch
+};
 
 }  // namespace trimtab
 

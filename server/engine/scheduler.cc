@@ -1,6 +1,7 @@
 #include "server/engine/scheduler.h"
 
 #include <algorithm>
+#include <iterator>
 #include <tuple>
 #include <utility>
 
@@ -13,8 +14,15 @@ namespace {
 bool IsDecode(const Sequence& sequence) { return sequence.remaining() == 1 && !sequence.request->score; }
 
 // The greatest is preempted first.
-std::tuple<Priority, bool, int64_t> VictimRank(const Sequence& sequence) {
-  return {sequence.request->priority, sequence.paused(), sequence.ticket};
+std::tuple<Priority, bool, int64_t, int64_t> VictimRank(const Sequence& sequence) {
+  return {sequence.rank, sequence.paused(), sequence.start, sequence.ticket};
+}
+
+// What a request may take in all, for fairness among tenants.
+int64_t CostOf(const Request& request, int64_t max_context) {
+  const int64_t prompt = static_cast<int64_t>(request.tokens.size());
+  if (request.score) return prompt;
+  return std::max(prompt, std::min(max_context, prompt + std::min(max_context, request.sampling.max_output_tokens)));
 }
 
 }  // namespace
@@ -33,6 +41,9 @@ void Scheduler::Submit(std::unique_ptr<Request> request, absl::Time now) {
   sequence.ticket = next_ticket_++;
   sequence.tokens = request->tokens;
   sequence.arrival = request->arrival == absl::Time() ? now : request->arrival;
+  sequence.rank = request->priority;
+  sequence.tenant = tenants_.Enter(*request, CostOf(*request, config_.max_context), sequence.start);
+  next_deadline_ = std::min(next_deadline_, request->deadline);
   sequence.request = std::move(request);
   const std::string& id = sequence.request->id;
   waiting_.insert(&sequence);
@@ -51,17 +62,35 @@ void Scheduler::AbortAll(FinishReason reason, const absl::Status& status, absl::
 StepPlan Scheduler::Plan(absl::Time now) {
   EndExpired(now);
   UpdatePauses(now);
+  PromoteStarved();
   Draft draft;
+  draft.items.reserve(running_.size() + 1);
+  planned_.clear();
   draft.budget = config_.max_step_tokens;
   PlanDecode(draft);
+  if (draft.interactive && config_.max_step_time < absl::InfiniteDuration()) {
+    draft.budget = std::min(draft.budget, cost_.PrefillRows(draft.decode_rows, config_.max_step_time));
+  }
   PlanPrefill(draft, now);
+  planned_at_ = now;
+  planned_decode_rows_ = 0;
+  for (const StepItem& item : draft.items) {
+    if (IsDecode(*item.sequence)) planned_decode_rows_ += item.length;
+    shares_.Count(item.sequence->rank, item.length);
+  }
   return StepPlan{std::move(draft.items)};
 }
 
 void Scheduler::EndExpired(absl::Time now) {
+  if (now < next_deadline_) return;
   std::vector<Sequence*> expired;
+  next_deadline_ = absl::InfiniteFuture();
   for (const auto& [id, sequence] : sequences_) {
-    if (sequence->request->deadline <= now) expired.push_back(sequence.get());
+    if (sequence->request->deadline <= now) {
+      expired.push_back(sequence.get());
+    } else {
+      next_deadline_ = std::min(next_deadline_, sequence->request->deadline);
+    }
   }
   std::sort(expired.begin(), expired.end(), ServedBefore());
   for (Sequence* sequence : expired) {
@@ -90,6 +119,35 @@ void Scheduler::UpdatePauses(absl::Time now) {
   }
 }
 
+void Scheduler::PromoteStarved() {
+  for (const Priority priority : {Priority::kBatch, Priority::kBackground}) {
+    // The first of the class that wants to be computed and is not held up by its own tenant.
+    Sequence* first = nullptr;
+    for (const Queue* queue : {&running_, &waiting_}) {
+      for (auto it = queue->lower_bound(priority); it != queue->end() && (*it)->rank == priority; ++it) {
+        Sequence& sequence = **it;
+        if (sequence.paused() || (sequence.running && IsDecode(sequence)) || TenantIsFull(sequence)) continue;
+        if (first == nullptr || ServedBefore()(&sequence, first)) first = &sequence;
+        break;
+      }
+    }
+    if (first == nullptr) {
+      shares_.Forget(priority);
+    } else if (shares_.Spend(priority, first->remaining())) {
+      Promote(*first);
+    }
+  }
+}
+
+void Scheduler::Promote(Sequence& sequence) {
+  Queue& queue = sequence.running ? running_ : waiting_;
+  queue.erase(&sequence);
+  sequence.rank = Priority::kInteractive;
+  sequence.start = 0;
+  queue.insert(&sequence);
+  ++counters_.promotions;
+}
+
 void Scheduler::PlanDecode(Draft& draft) {
   for (auto it = running_.begin(); it != running_.end() && draft.budget > 0; ++it) {
     Sequence& sequence = **it;
@@ -103,31 +161,38 @@ void Scheduler::PlanDecode(Draft& draft) {
     }
     if (need > 0 && !blocks_.Allocate(need, sequence.blocks)) continue;
     AddItem(sequence, draft);
+    ++draft.decode_rows;
+    draft.interactive = draft.interactive || sequence.request->priority == Priority::kInteractive;
   }
 }
 
 void Scheduler::PlanPrefill(Draft& draft, absl::Time now) {
-  std::vector<Sequence*> candidates;
+  prefilling_.clear();
   for (Sequence* sequence : running_) {
-    if (!IsDecode(*sequence) && !sequence->paused()) candidates.push_back(sequence);
+    if (!IsDecode(*sequence) && !sequence->paused()) prefilling_.push_back(sequence);
   }
-  for (Sequence* sequence : waiting_) {
-    if (!sequence->paused()) candidates.push_back(sequence);
-  }
-  std::sort(candidates.begin(), candidates.end(), ServedBefore());
+  if (prefilling_.empty() && waiting_.empty()) return;
+  candidates_.clear();
+  std::merge(prefilling_.begin(), prefilling_.end(), waiting_.begin(), waiting_.end(), std::back_inserter(candidates_),
+             ServedBefore());
   bool admitting = true;
-  for (size_t i = 0; i < candidates.size() && draft.budget > 0; ++i) {
-    Sequence& sequence = *candidates[i];
+  for (size_t i = 0; i < candidates_.size() && draft.budget > 0; ++i) {
+    Sequence& sequence = *candidates_[i];
     if (sequence.running) {
       AddItem(sequence, draft);
-    } else if (admitting) {
+    } else if (admitting && !sequence.paused()) {
       admitting = TryAdmit(sequence, draft, now);
     }
   }
 }
 
+bool Scheduler::TenantIsFull(const Sequence& sequence) const {
+  return config_.max_running_per_tenant > 0 && !sequence.running && !sequence.request->internal &&
+         sequence.tenant->running >= config_.max_running_per_tenant;
+}
+
 bool Scheduler::TryAdmit(Sequence& sequence, Draft& draft, absl::Time now) {
-  if (sequence.steered() && draft.steering_blocked) return true;
+  if (TenantIsFull(sequence) || (sequence.steered() && draft.steering_blocked)) return true;
   ComputeKeys(sequence);
   const int64_t shareable = config_.prefix_caching ? sequence.first_logits() / config_.block_size : 0;
   if (!draft.keys.empty() && shareable > 0) {
@@ -150,6 +215,8 @@ bool Scheduler::TryAdmit(Sequence& sequence, Draft& draft, absl::Time now) {
   waiting_.erase(&sequence);
   running_.insert(&sequence);
   sequence.running = true;
+  sequence.tenant->running += sequence.request->internal ? 0 : 1;
+  if (sequence.rank == sequence.request->priority) tenants_.Admitted(sequence.rank, sequence.start);
   if (sequence.first_scheduled == absl::InfinitePast()) {
     sequence.first_scheduled = now;
     sequence.cached_prompt_tokens = sequence.computed;
@@ -223,6 +290,7 @@ void Scheduler::AddItem(Sequence& sequence, Draft& draft) {
   const int64_t length = std::min(draft.budget, sequence.remaining());
   draft.budget -= length;
   draft.items.push_back({&sequence, sequence.computed, length, sequence.first_logits()});
+  planned_.push_back(&sequence);
   if (!config_.prefix_caching || length == 1) return;
   const size_t full = static_cast<size_t>(sequence.target() / config_.block_size);
   for (size_t i = sequence.published; i < std::min(full, sequence.keys.size()); ++i) {
@@ -233,8 +301,7 @@ void Scheduler::AddItem(Sequence& sequence, Draft& draft) {
 bool Scheduler::MayYield(const Sequence& other, const Sequence& sequence, Yields yields) {
   if (yields == Yields::kLowerRank) return VictimRank(other) > VictimRank(sequence);
   if (yields == Yields::kLowerPrioritySteered && !other.steered()) return false;
-  return other.request->priority > sequence.request->priority ||
-         (other.request->priority == sequence.request->priority && other.paused());
+  return other.rank > sequence.rank || (other.rank == sequence.rank && other.paused());
 }
 
 Sequence* Scheduler::FindVictim(const Sequence& sequence, Yields yields) const {
@@ -247,11 +314,12 @@ Sequence* Scheduler::FindVictim(const Sequence& sequence, Yields yields) const {
 }
 
 void Scheduler::Preempt(Sequence& victim, Draft& draft) {
-  const auto planned = std::find_if(draft.items.begin(), draft.items.end(),
-                                    [&](const StepItem& item) { return item.sequence == &victim; });
-  if (planned != draft.items.end()) {
-    draft.budget += planned->length;
-    draft.items.erase(planned);
+  if (const auto planned = std::find(planned_.begin(), planned_.end(), &victim); planned != planned_.end()) {
+    const auto item = draft.items.begin() + (planned - planned_.begin());
+    draft.budget += item->length;
+    if (IsDecode(victim)) --draft.decode_rows;
+    draft.items.erase(item);
+    planned_.erase(planned);
   }
   GiveBack(victim);
   running_.erase(&victim);
@@ -266,7 +334,7 @@ void Scheduler::GiveBack(Sequence& sequence) {
   ReleaseSlots(sequence);
   sequence.computed = 0;
   sequence.published = 0;
-  sequence.running = false;
+  if (std::exchange(sequence.running, false)) sequence.tenant->running -= sequence.request->internal ? 0 : 1;
 }
 
 void Scheduler::ComputeKeys(Sequence& sequence) {
@@ -278,153 +346,6 @@ void Scheduler::ComputeKeys(Sequence& sequence) {
         sequence.request->plan.BlockKey(sequence.request->prompt_length, i * size, (i + 1) * size);
     sequence.keys.push_back(PrefixKey(parent, absl::MakeConstSpan(sequence.tokens).subspan(i * size, size), steering));
   }
-}
-
-void Scheduler::PublishBlocks(Sequence& sequence) {
-  if (!config_.prefix_caching) return;
-  const int64_t full = sequence.computed / config_.block_size;
-  if (full <= sequence.published) return;
-  ComputeKeys(sequence);
-  for (; sequence.published < full; ++sequence.published) {
-    blocks_.Publish(sequence.blocks[sequence.published], sequence.keys[sequence.published]);
-  }
-}
-
-void Scheduler::CountDose(Sequence& sequence, const StepItem& item, const StepItemResult& result) {
-  const std::vector<PlannedSteering>& entries = sequence.request->plan.entries();
-  for (size_t row = 0; row < result.row_dose.size(); ++row) {
-    const int64_t position = item.context + static_cast<int64_t>(row);
-    if (position < sequence.dosed) continue;  // computed again after a preemption
-    for (size_t i = 0; i < entries.size(); ++i) {
-      if (entries[i].strength == 0 || position < entries[i].steer_from(sequence.request->prompt_length)) continue;
-      sequence.dose_sum[i] += result.row_dose[row];
-      ++sequence.dose_rows[i];
-    }
-  }
-  sequence.dosed = std::max(sequence.dosed, item.end());
-}
-
-void Scheduler::Commit(const StepPlan& plan, StepResult result, absl::Time now) {
-  for (size_t i = 0; i < plan.items.size(); ++i) {
-    const StepItem& item = plan.items[i];
-    StepItemResult& outcome = result.items[i];
-    Sequence& sequence = *sequences_.at(item.sequence->request->id);
-    if (!outcome.status.ok()) {
-      // What it computed in this step is not published.
-      End(sequence, FinishReason::kError, std::move(outcome.status), now);
-      continue;
-    }
-    sequence.computed = item.end();
-    CountDose(sequence, item, outcome);
-    PublishBlocks(sequence);
-    if (sequence.request->score) {
-      if (!outcome.scored.empty() && sequence.first_token == absl::InfinitePast()) sequence.first_token = now;
-      for (ScoredToken& token : outcome.scored) sequence.scored.push_back(std::move(token));
-      if (sequence.remaining() == 0) End(sequence, FinishReason::kStop, absl::OkStatus(), now);
-    } else if (outcome.token) {
-      CommitToken(sequence, *std::move(outcome.token), now);
-    }
-  }
-}
-
-void Scheduler::CommitToken(Sequence& sequence, OutputToken token, absl::Time now) {
-  const SamplingParams& sampling = sequence.request->sampling;
-  if (sequence.first_token == absl::InfinitePast()) {
-    sequence.first_token = now;
-  } else if (metrics_ != nullptr) {
-    metrics_->OnInterTokenLatency(sequence.steered(), now - sequence.last_token);
-  }
-  sequence.last_token = now;
-  if (std::find(sampling.end_tokens.begin(), sampling.end_tokens.end(), token.token) != sampling.end_tokens.end()) {
-    End(sequence, FinishReason::kStop, absl::OkStatus(), now);
-    return;
-  }
-  sequence.tokens.push_back(token.token);
-  sequence.request->sink->OnToken(std::move(token));
-  if (sequence.output_tokens() >= sampling.max_output_tokens ||
-      static_cast<int64_t>(sequence.tokens.size()) >= config_.max_context) {
-    End(sequence, FinishReason::kLength, absl::OkStatus(), now);
-  }
-}
-
-void Scheduler::End(Sequence& sequence, FinishReason reason, absl::Status status, absl::Time now) {
-  (sequence.running ? running_ : waiting_).erase(&sequence);
-  GiveBack(sequence);
-  const Request& request = *sequence.request;
-
-  RequestEnd end;
-  end.reason = reason;
-  end.status = std::move(status);
-  end.usage.prompt_tokens = request.prompt_length;
-  end.usage.cached_prompt_tokens = std::min(sequence.cached_prompt_tokens, request.prompt_length);
-  end.usage.output_tokens = sequence.output_tokens();
-  const bool scheduled = sequence.first_scheduled != absl::InfinitePast();
-  const bool answered = sequence.first_token != absl::InfinitePast();
-  end.timing.queue = (scheduled ? sequence.first_scheduled : now) - sequence.arrival;
-  if (scheduled) end.timing.prefill = (answered ? sequence.first_token : now) - sequence.first_scheduled;
-  if (answered) end.timing.decode = now - sequence.first_token;
-  for (size_t i = 0; i < request.plan.entries().size(); ++i) {
-    const PlannedSteering& entry = request.plan.entries()[i];
-    AppliedDose dose;
-    if (entry.strength != 0) {
-      // Shared blocks count: they hold the same steering, whoever computed them.
-      dose.steered_tokens = std::max<int64_t>(0, sequence.dosed - entry.steer_from(request.prompt_length));
-    }
-    if (sequence.dose_rows[i] > 0) {
-      dose.mean_relative_dose = static_cast<float>(sequence.dose_sum[i] / static_cast<double>(sequence.dose_rows[i]));
-    }
-    end.doses.push_back(dose);
-  }
-  end.scored = std::move(sequence.scored);
-
-  if (metrics_ != nullptr) {
-    RequestObservation observation;
-    observation.reason = reason;
-    observation.steered = sequence.steered();
-    observation.score = request.score;
-    observation.usage = end.usage;
-    observation.timing = end.timing;
-    if (answered) observation.time_to_first_token = sequence.first_token - sequence.arrival;
-    observation.total = now - sequence.arrival;
-    metrics_->OnRequestEnd(observation);
-  }
-  if (events_ != nullptr) events_->OnEnded(request);
-  const auto node = sequences_.extract(request.id);  // keeps the request until its sink was told
-  request.sink->OnEnd(std::move(end));
-}
-
-absl::Time Scheduler::NextEvent() const {
-  absl::Time next = absl::InfiniteFuture();
-  for (const auto& [id, sequence] : sequences_) {
-    next = std::min(next, sequence->request->deadline);
-    if (sequence->paused()) next = std::min(next, sequence->paused_since + config_.stall_timeout);
-  }
-  return next;
-}
-
-absl::Status Scheduler::CheckInvariants() const {
-  if (absl::Status status = blocks_.CheckInvariants(); !status.ok()) return status;
-  if (running_.size() + waiting_.size() != sequences_.size()) return absl::InternalError("a sequence is in no queue");
-  std::vector<int64_t> references(static_cast<size_t>(blocks_.num_blocks()), 0);
-  for (const auto& [id, sequence] : sequences_) {
-    if (sequence->running != (running_.count(sequence.get()) == 1)) {
-      return absl::InternalError(absl::StrCat(id, " is in the wrong queue"));
-    }
-    const bool holds = !sequence->blocks.empty() || sequence->computed != 0 ||
-                       std::any_of(sequence->slots.begin(), sequence->slots.end(), [](int32_t s) { return s >= 0; });
-    if (!sequence->running && holds) return absl::InternalError(absl::StrCat(id, " waits and holds something"));
-    if (sequence->computed > static_cast<int64_t>(sequence->blocks.size()) * config_.block_size) {
-      return absl::InternalError(absl::StrCat(id, " has computed more than its blocks hold"));
-    }
-    for (int32_t block : sequence->blocks) ++references[block];
-  }
-  for (int32_t block = 0; block < blocks_.num_blocks(); ++block) {
-    if (references[block] != blocks_.references(block)) {
-      return absl::InternalError(absl::StrCat("block ", block, " has ", blocks_.references(block), " references, ",
-                                              references[block], " sequences hold it"));
-    }
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace trimtab

@@ -15,10 +15,12 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/engine/engine_metrics.h"
+#include "server/engine/fair_order.h"
 #include "server/engine/kv_block_manager.h"
 #include "server/engine/request.h"
 #include "server/engine/sequence.h"
 #include "server/engine/step.h"
+#include "server/engine/step_cost.h"
 
 namespace trimtab {
 
@@ -27,7 +29,11 @@ struct SchedulerConfig {
   int64_t block_size = 16;
   int64_t max_running_requests = 64;
   int64_t max_step_tokens = 512;
-  int64_t max_context = 0;  // most tokens of a sequence; at most num_blocks * block_size
+  // A step in which interactive answers go on takes in only so much prompt that it should stay within this; infinite:
+  // as much as max_step_tokens allows.
+  absl::Duration max_step_time = absl::InfiniteDuration();
+  int64_t max_running_per_tenant = 0;  // 0: no bound
+  int64_t max_context = 0;             // most tokens of a sequence; at most num_blocks * block_size
   absl::Duration stall_timeout = absl::Seconds(30);
   bool prefix_caching = true;
 };
@@ -49,12 +55,22 @@ class SchedulerEvents {
   virtual void OnEnded(const Request& request) = 0;
 };
 
-// Policy. Decoding goes first, then prefill by (priority, arrival), new requests included, within the step's token
-// budget. A request is admitted when its whole prompt fits in memory, so only decoding can run out; then the newest
-// sequence of the lowest priority is preempted: it gives everything back and is computed again later, which changes
-// nothing of its output. Nobody is preempted for somebody of lower rank, so the first in order always gets on. A
-// request that could share a prefix which this very step computes waits for it. A paused sequence (its sink is not
-// Ready) keeps its blocks until they are needed.
+// Policy.
+//
+// A step: decoding goes first, then prefill, new requests included, in the order of service within the step's token
+// budget. While interactive answers go on, the budget is also what is known to fit into max_step_time, so that a long
+// prompt comes in pieces and stalls nobody.
+//
+// The order of service is priority, then fairness among tenants (TenantOrder), then arrival. Nobody starves: tenants
+// get equal shares, and a class of lower priority earns a small part of what higher ones are given (PriorityShares),
+// for which its first request is promoted to the highest rank. A tenant has at most max_running_per_tenant requests
+// running; its other ones wait and are passed.
+//
+// Memory: a request is admitted when its whole prompt fits, so only decoding can run out; then the last in the order of
+// the lowest rank is preempted: it gives everything back and is computed again later, which changes nothing of its
+// output. Nobody is preempted for somebody of lower rank, so the first in order always gets on. A request that could
+// share a prefix which this very step computes waits for it. A paused sequence (its sink is not Ready) keeps its blocks
+// until they are needed.
 class Scheduler {
  public:
   // `slots` must outlive the scheduler and have at least kMaxSelections slots. `metrics` and `events` may be null.
@@ -78,9 +94,10 @@ class Scheduler {
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
   bool empty() const { return sequences_.empty(); }
+  int64_t tenants() const { return tenants_.tenants(); }
   const KvBlockManager& blocks() const { return blocks_; }
   struct Counters {
-    int64_t preemptions = 0, prefix_query_tokens = 0, prefix_hit_tokens = 0;
+    int64_t preemptions = 0, promotions = 0, prefix_query_tokens = 0, prefix_hit_tokens = 0;
   };
   const Counters& counters() const { return counters_; }
 
@@ -94,6 +111,8 @@ class Scheduler {
   struct Draft {
     std::vector<StepItem> items;
     int64_t budget = 0;
+    int64_t decode_rows = 0;
+    bool interactive = false;       // an interactive answer goes on in this step
     bool steering_blocked = false;  // somebody waits for a bank slot: later steered requests must not pass
     struct KeyHash {
       size_t operator()(const Digest128& key) const { return static_cast<size_t>(key[0]); }
@@ -103,10 +122,14 @@ class Scheduler {
 
   void EndExpired(absl::Time now);
   void UpdatePauses(absl::Time now);
+  // Lets classes that earned it serve their first request with the highest rank.
+  void PromoteStarved();
+  void Promote(Sequence& sequence);
   void PlanDecode(Draft& draft);
   void PlanPrefill(Draft& draft, absl::Time now);
   // False: later requests must not be tried either.
   bool TryAdmit(Sequence& sequence, Draft& draft, absl::Time now);
+  bool TenantIsFull(const Sequence& sequence) const;
   bool AcquireSlots(Sequence& sequence, Draft& draft);
   void ReleaseSlots(Sequence& sequence);
   // Shared prefix, then private blocks for all known tokens; false when memory is short.
@@ -135,6 +158,15 @@ class Scheduler {
   std::unordered_map<std::string, std::unique_ptr<Sequence>> sequences_;  // by request id
   Queue running_, waiting_;                                               // partition of sequences_
   int64_t next_ticket_ = 0;
+  absl::Time next_deadline_ = absl::InfiniteFuture();  // not after the first deadline of all
+  TenantOrder tenants_;
+  PriorityShares shares_;
+  StepCost cost_;
+  // Of the plan that Plan returned last.
+  std::vector<Sequence*> planned_;  // parallel to its items
+  absl::Time planned_at_;
+  int64_t planned_decode_rows_ = 0;
+  std::vector<Sequence*> prefilling_, candidates_;  // scratch
   Counters counters_;
 };
 

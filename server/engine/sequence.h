@@ -10,6 +10,7 @@
 
 #include "absl/time/time.h"
 #include "server/base/hash.h"
+#include "server/engine/fair_order.h"
 #include "server/engine/request.h"
 
 namespace trimtab {
@@ -18,7 +19,10 @@ namespace trimtab {
 // `target()` positions and catches up.
 struct Sequence {
   std::unique_ptr<const Request> request;
-  int64_t ticket = 0;  // order of arrival, unique
+  int64_t ticket = 0;                      // order of arrival, unique
+  Tenant* tenant = nullptr;                // valid until the end
+  Priority rank = Priority::kInteractive;  // the request's priority, or kInteractive once promoted
+  int64_t start = 0;                       // TenantOrder's virtual start time; 0 once promoted
 
   std::vector<TokenId> tokens;  // the request's tokens, then the generated ones
   int64_t computed = 0;         // leading positions whose keys and values are in `blocks`
@@ -54,10 +58,14 @@ struct Sequence {
   bool steered() const { return !request->plan.is_identity(); }
 };
 
-// The order of service: priority, then arrival.
+// The order of service: rank, then fairness among tenants, then arrival.
 struct ServedBefore {
+  using is_transparent = void;  // a rank alone is before all of that rank
+  bool operator()(const Sequence* a, Priority rank) const { return a->rank < rank; }
+  bool operator()(Priority rank, const Sequence* b) const { return rank <= b->rank; }
   bool operator()(const Sequence* a, const Sequence* b) const {
-    if (a->request->priority != b->request->priority) return a->request->priority < b->request->priority;
+    if (a->rank != b->rank) return a->rank < b->rank;
+    if (a->start != b->start) return a->start < b->start;
     return a->ticket < b->ticket;
   }
 };

@@ -7,6 +7,7 @@
 #include "server/base/error.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/call_deadline.h"
+#include "server/rpc/call_tenant.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/proto_time.h"
 #include "server/rpc/validate.h"
@@ -46,6 +47,7 @@ void GenerationCall::Begin() {
 }
 
 absl::StatusOr<std::unique_ptr<Request>> GenerationCall::MakeRequest() {
+  TRIMTAB_ASSIGN_OR_RETURN(std::string tenant, CallTenant(*context_));
   TRIMTAB_ASSIGN_OR_RETURN(GenerateCall call, ParseGenerateRequest(*request_));
   TRIMTAB_ASSIGN_OR_RETURN(model_, environment_.models->Find(call.model));
   TRIMTAB_ASSIGN_OR_RETURN(plan_, ResolvePlan(*environment_.vectors, model_->fingerprint(), call.steering));
@@ -61,6 +63,7 @@ absl::StatusOr<std::unique_ptr<Request>> GenerationCall::MakeRequest() {
   if (!call.ignore_eos) request->sampling.end_tokens = model_->end_tokens();
   request->plan = plan_;
   request->priority = call.priority;
+  request->tenant = std::move(tenant);
   request->arrival = arrival_;
   request->deadline = CallDeadline(*context_);
   request->sink = shared_from_this();

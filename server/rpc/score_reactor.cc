@@ -7,6 +7,7 @@
 #include "server/base/error.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/call_deadline.h"
+#include "server/rpc/call_tenant.h"
 #include "server/rpc/grpc_status.h"
 
 namespace trimtab {
@@ -44,6 +45,7 @@ ScoreReactor::ScoreReactor(CallEnvironment& environment, grpc::CallbackServerCon
 std::string ScoreReactor::ItemId(size_t index) const { return absl::StrCat(engine_id_, "/", index); }
 
 absl::StatusOr<std::vector<std::unique_ptr<Request>>> ScoreReactor::MakeRequests() {
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string tenant, CallTenant(*context_));
   TRIMTAB_ASSIGN_OR_RETURN(const ScoreCall call, ParseScoreRequest(*request_));
   TRIMTAB_ASSIGN_OR_RETURN(model_, environment_.models->Find(call.model));
   TRIMTAB_ASSIGN_OR_RETURN(plan_, ResolvePlan(*environment_.vectors, model_->fingerprint(), call.steering));
@@ -59,6 +61,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Request>>> ScoreReactor::MakeRequests
     request->score = true;
     request->plan = plan_;
     request->priority = call.priority;
+    request->tenant = tenant;
     request->arrival = arrival_;
     request->deadline = CallDeadline(*context_);
     request->sink = std::make_shared<Item>(shared_from_this(), i);

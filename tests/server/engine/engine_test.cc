@@ -304,7 +304,10 @@ TEST_F(EngineTest, RefusesConfigurationsThatCannotWork) {
   for (auto change : std::vector<std::function<void(EngineConfig&)>>{
            [](EngineConfig& c) { c.block_size = 0; }, [](EngineConfig& c) { c.max_running_requests = 0; },
            [](EngineConfig& c) { c.max_waiting_requests = 0; }, [](EngineConfig& c) { c.max_step_tokens = 0; },
-           [](EngineConfig& c) { c.steering_slots = 3; }, [](EngineConfig& c) { c.kv_cache_bytes = 100; }}) {
+           [](EngineConfig& c) { c.max_step_time = absl::ZeroDuration(); },
+           [](EngineConfig& c) { c.max_waiting_per_tenant = -1; },
+           [](EngineConfig& c) { c.max_running_per_tenant = -1; }, [](EngineConfig& c) { c.steering_slots = 3; },
+           [](EngineConfig& c) { c.kv_cache_bytes = 100; }}) {
     EngineConfig config = Config();
     change(config);
     EXPECT_EQ(Engine::Create(model_, config, clock_, nullptr).status().code(), absl::StatusCode::kInvalidArgument);
@@ -351,6 +354,43 @@ TEST_F(EngineTest, BoundsTheQueueAndRefusesDuplicateIds) {
   for (const auto& sink : sinks) EXPECT_TRUE(sink->Wait().status.ok());
   EXPECT_TRUE(RunOne(*engine, MakeRequest("first", RandomTokens(5, 1))).end.status.ok()) << "ids can be used again";
   EXPECT_TRUE(engine->idle());
+}
+
+TEST_F(EngineTest, BoundsWhatOneTenantQueuesAndRuns) {
+  EngineConfig config = Config();
+  config.max_waiting_per_tenant = 2;
+  config.max_running_per_tenant = 1;
+  const auto engine = Make(config);
+  Gate gate;
+  auto first = MakeRequest("first", RandomTokens(5, 1));
+  first->tenant = "a";
+  const auto first_sink = SinkOf(*first);
+  gate.Hold(*first_sink);
+  ASSERT_TRUE(engine->Submit(std::move(first)).ok());
+  gate.reached.WaitForNotification();
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  const auto submit = [&](const std::string& id, const std::string& tenant) {
+    auto request = MakeRequest(id, RandomTokens(5, 1));
+    request->tenant = tenant;
+    const auto sink = SinkOf(*request);
+    const absl::Status status = engine->Submit(std::move(request));
+    if (status.ok()) sinks.push_back(sink);
+    return status;
+  };
+  EXPECT_TRUE(submit("second", "a").ok());
+  EXPECT_TRUE(submit("third", "a").ok());
+  const absl::Status refused = submit("fourth", "a");
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Reason(refused), kQuotaExceeded);
+  EXPECT_TRUE(GetErrorDetail(refused).retry_after.has_value());
+  EXPECT_TRUE(submit("other", "b").ok());
+  EXPECT_TRUE(submit("nameless", "").ok());
+  gate.open.Notify();
+  first_sink->Wait();
+  for (const auto& sink : sinks) EXPECT_TRUE(sink->Wait().status.ok());
+  EXPECT_EQ(sinks.size(), 4);
+  EXPECT_TRUE(submit("again", "a").ok()) << "what ended is not counted";
+  EXPECT_TRUE(sinks.back()->Wait().status.ok());
 }
 
 TEST_F(EngineTest, SlowConsumersPauseResumeAndStallOut) {

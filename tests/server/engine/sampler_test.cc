@@ -183,14 +183,63 @@ TEST(SamplerTest, LogprobsAreOfTheUnmodifiedDistribution) {
 }
 
 TEST(SamplerTest, TopTokensEqualASort) {
-  for (int count : {0, 1, 5, 20, 64, 500}) {
-    const std::vector<float> logits = RandomLogits(400, 9);
-    std::vector<TokenId> order(400);
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
-    const std::vector<TokenAlternative> top = TopTokens(logits, count, LogSumExp(logits));
-    ASSERT_EQ(top.size(), std::min(count, 400));
-    for (size_t i = 0; i < top.size(); ++i) EXPECT_EQ(top[i].token, order[i]);
+  for (int64_t vocab : {1, 63, 64, 400, 3000}) {
+    for (int count : {0, 1, 5, 20, 64, 500}) {
+      std::vector<float> logits = RandomLogits(vocab, 9);
+      for (float& logit : logits) logit = std::round(logit * 4) / 4;  // many ties
+      std::vector<TokenId> order(vocab);
+      std::iota(order.begin(), order.end(), 0);
+      std::stable_sort(order.begin(), order.end(), [&](TokenId a, TokenId b) { return logits[a] > logits[b]; });
+      const std::vector<TokenAlternative> top = Sampler(vocab).Score(logits, 0, count)->top;
+      ASSERT_EQ(top.size(), std::min<size_t>(count, vocab));
+      for (size_t i = 0; i < top.size(); ++i) ASSERT_EQ(top[i].token, order[i]) << vocab << " " << count << " " << i;
+    }
+  }
+}
+
+// The set of tokens that may be drawn is exact, also where ties, steep and flat rows and block borders make it hard.
+TEST(SamplerTest, KeepsExactlyTheTokensOfTheReference) {
+  uint32_t case_number = 100;
+  for (int64_t vocab : {1, 17, 64, 65, 1000}) {
+    for (float grid : {0.0f, 0.5f}) {
+      for (float scale : {0.01f, 3.0f, 30.0f}) {
+        for (int32_t top_k : {0, 1, 3, 12}) {
+          for (float top_p : {0.3f, 0.95f, 1.0f}) {
+            for (float min_p : {0.0f, 0.02f}) {
+              std::vector<float> logits = RandomLogits(vocab, ++case_number, scale);
+              for (float& logit : logits) logit = grid > 0 ? std::round(logit / grid) * grid : logit;
+              SamplingParams params;
+              params.temperature = 1.3f;
+              params.top_k = top_k;
+              params.top_p = top_p;
+              params.min_p = min_p;
+              const std::map<TokenId, double> expected = ReferenceDistribution(logits, params, {});
+              Sampler sampler(vocab);
+              std::set<TokenId> drawn;
+              for (int i = 0; i < 300; ++i) {
+                const TokenId token = sampler.Sample(logits, params, {}, i)->token;
+                ASSERT_EQ(expected.count(token), 1) << "token " << token << ", case " << case_number;
+                drawn.insert(token);
+              }
+              for (const auto& [id, probability] : expected) {
+                if (probability <= 0.1) continue;
+                ASSERT_EQ(drawn.count(id), 1) << "token " << id << ", case " << case_number;
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(SamplerTest, ExtremePenaltiesRuleTokensOut) {
+  Sampler sampler(3);
+  SamplingParams params;
+  params.temperature = 1;
+  params.repetition_penalty = 3e38f;
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(sampler.Sample(std::vector<float>{-50, -60, -70}, params, std::vector<TokenId>{0, 1}, i)->token, 2);
   }
 }
 

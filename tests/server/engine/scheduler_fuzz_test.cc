@@ -43,10 +43,12 @@ class Schedule {
     }
     ASSERT_EQ(scheduler_.blocks().available(), config_.num_blocks);
     ASSERT_EQ(slots_.references(), 0);
+    ASSERT_EQ(scheduler_.tenants(), 0);
     for (const auto& [id, request] : requests_) Check(id, request);
   }
 
   int64_t preemptions() const { return scheduler_.counters().preemptions; }
+  int64_t promotions() const { return scheduler_.counters().promotions; }
   int64_t hits() const { return scheduler_.counters().prefix_hit_tokens; }
 
  private:
@@ -61,6 +63,8 @@ class Schedule {
     config.max_context = config.num_blocks * config.block_size - Below(3);
     config.stall_timeout = absl::Milliseconds(5 + Below(50));
     config.prefix_caching = Below(4) != 0;
+    if (Below(2) == 0) config.max_step_time = absl::Microseconds(100 + Below(3000));
+    if (Below(2) == 0) config.max_running_per_tenant = 1 + Below(3);
     return config;
   }
 
@@ -86,6 +90,8 @@ class Schedule {
     request->sampling.max_output_tokens = 1 + Below(30);
     if (Below(2) == 0) request->sampling.end_tokens = {static_cast<TokenId>(Below(23))};
     request->priority = static_cast<Priority>(1 + Below(3));
+    request->tenant = std::string(Below(3), 't');
+    request->internal = Below(8) == 0;
     if (Below(6) == 0) request->deadline = now_ + absl::Milliseconds(Below(100));
     std::vector<PlannedSteering> entries;
     for (uint32_t count = Below(2) == 0 ? 0 : 1 + Below(4); count > 0; --count) {
@@ -110,6 +116,14 @@ class Schedule {
     const StepPlan plan = scheduler_.Plan(now_);
     EXPECT_LE(plan.num_tokens(), config_.max_step_tokens);
     EXPECT_LE(scheduler_.running(), config_.max_running_requests);
+    std::map<std::string, int64_t> items_of_tenants;
+    for (const StepItem& item : plan.items) {
+      const Request& request = *item.sequence->request;
+      if (!request.internal) ++items_of_tenants[request.tenant];
+    }
+    for (const auto& [tenant, items] : items_of_tenants) {
+      EXPECT_TRUE(config_.max_running_per_tenant == 0 || items <= config_.max_running_per_tenant) << items;
+    }
     EXPECT_TRUE(scheduler_.CheckInvariants().ok()) << scheduler_.CheckInvariants();
     StepResult result = runner_.Execute(plan, [&](const Sequence&) { return injecting && Below(200) == 0; });
     now_ += absl::Milliseconds(1);
@@ -163,17 +177,19 @@ class Schedule {
 };
 
 TEST(SchedulerFuzzTest, EveryRequestEndsOnceWithItsOwnTokens) {
-  int64_t preemptions = 0, hits = 0;
+  int64_t preemptions = 0, promotions = 0, hits = 0;
   for (uint32_t seed = 0; seed < 150; ++seed) {
     SCOPED_TRACE(seed);
     Schedule schedule(seed);
     schedule.Run();
     if (HasFailure()) return;
     preemptions += schedule.preemptions();
+    promotions += schedule.promotions();
     hits += schedule.hits();
   }
   // The schedules do reach what they are meant to reach.
   EXPECT_GT(preemptions, 1000);
+  EXPECT_GT(promotions, 1000);
   EXPECT_GT(hits, 10000);
 }
 

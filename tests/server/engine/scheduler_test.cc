@@ -5,6 +5,7 @@
 #include <map>
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/error.h"
 #include "tests/server/engine/fake_runner.h"
 
@@ -27,6 +28,7 @@ class SchedulerTest : public testing::Test {
     int64_t output = 4;
     SteeringPlan plan;
     Priority priority = Priority::kInteractive;
+    std::string tenant;
     absl::Time deadline = absl::InfiniteFuture();
     int64_t score_from = 0;  // > 0: a score request with so many prompt tokens
   };
@@ -39,6 +41,7 @@ class SchedulerTest : public testing::Test {
     request->sampling.max_output_tokens = options.output;
     request->plan = options.plan;
     request->priority = options.priority;
+    request->tenant = options.tenant;
     request->deadline = options.deadline;
     auto sink = std::make_shared<FakeSink>();
     request->sink = sink;
@@ -60,6 +63,15 @@ class SchedulerTest : public testing::Test {
     scheduler_->Commit(plan, std::move(result), now_);
     EXPECT_TRUE(scheduler_->CheckInvariants().ok()) << scheduler_->CheckInvariants();
     return rows;
+  }
+  // Steps until `id` has ended; how many of them.
+  int64_t StepsUntilEnd(const std::string& id) {
+    int64_t steps = 0;
+    while (!sinks_[id]->end && steps < 10000) {
+      Step();
+      ++steps;
+    }
+    return steps;
   }
   void RunAll() {
     for (int i = 0; i < 10000 && !scheduler_->empty(); ++i) Step();
@@ -400,6 +412,99 @@ TEST_F(SchedulerTest, DosesCountEachPositionOnceWhateverIsRecomputedOrShared) {
     EXPECT_EQ(sinks_[id]->end->doses[1].steered_tokens, 0) << id;
   }
   EXPECT_EQ(sinks_["new"]->end->doses[0].steered_tokens, 10);
+}
+
+TEST_F(SchedulerTest, LowerPrioritiesGetTheirShareOfAnOverloadedServer) {
+  for (const Priority priority : {Priority::kBatch, Priority::kBackground}) {
+    SCOPED_TRACE(static_cast<int>(priority));
+    Make(
+        {.num_blocks = 64, .block_size = 4, .max_running_requests = 4, .max_step_tokens = 16, .prefix_caching = false});
+    // More interactive work than the server can do, before it and all the time.
+    int64_t next = 0, steps = 0;
+    const auto flood = [&] {
+      while (scheduler_->waiting() < 20) Submit(absl::StrCat("i", next++), Prompt(8), {.output = 4});
+    };
+    flood();
+    Submit("starved", Prompt(8), {.output = 4, .priority = priority});
+    while (!sinks_["starved"]->end && steps < 1000) {
+      flood();
+      Step();
+      ++steps;
+    }
+    // Its prompt of 8 tokens is earned by 8 or 32 times as many, about 10 of which are computed per step.
+    const int64_t earned = 8 * (priority == Priority::kBatch ? 8 : 32) / 10;
+    EXPECT_GT(steps, earned / 2);
+    EXPECT_LT(steps, 2 * earned + 20);
+    ExpectAsAlone("starved");
+  }
+}
+
+TEST_F(SchedulerTest, PriorityIsStrictUntilAClassHasEarnedItsShare) {
+  Make({.num_blocks = 64, .block_size = 4, .max_step_tokens = 8, .prefix_caching = false});
+  for (int i = 0; i < 4; ++i) {
+    Submit(absl::StrCat("b", i), Prompt(8), {.output = 1, .priority = Priority::kBatch});
+    Submit(absl::StrCat("i", i), Prompt(8), {.output = 1});
+  }
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(Step().count(absl::StrCat("i", i)), 1);
+  RunAll();
+  EXPECT_EQ(scheduler_->counters().promotions, 0);
+}
+
+TEST_F(SchedulerTest, ATenantsLongQueueDoesNotHoldAnotherTenantUp) {
+  Make({.num_blocks = 64, .block_size = 4, .max_running_requests = 1, .prefix_caching = false});
+  for (int i = 0; i < 20; ++i) Submit(absl::StrCat("many", i), Prompt(8), {.output = 4, .tenant = "a"});
+  Step();
+  for (int i = 0; i < 2; ++i) Submit(absl::StrCat("few", i), Prompt(8), {.output = 4, .tenant = "b"});
+  EXPECT_EQ(scheduler_->tenants(), 2);
+  EXPECT_LE(StepsUntilEnd("few0"), 4 + 3) << "after the one that runs";
+  EXPECT_LE(StepsUntilEnd("few1"), 2 * 4) << "they take turns";
+  EXPECT_FALSE(sinks_["many4"]->end);
+  RunAll();
+  EXPECT_EQ(scheduler_->tenants(), 0);
+}
+
+TEST_F(SchedulerTest, ATenantRunsAtMostItsBoundAndIsPassed) {
+  Make({.num_blocks = 64, .block_size = 4, .max_running_per_tenant = 2, .prefix_caching = false});
+  for (int i = 0; i < 5; ++i) Submit(absl::StrCat("a", i), Prompt(5), {.output = 3, .tenant = "a"});
+  Submit("b0", Prompt(5, 1), {.output = 3, .tenant = "b"});
+  Submit("none", Prompt(5, 2), {.output = 3});
+  const std::map<std::string, int64_t> rows = Step();
+  EXPECT_EQ(rows.size(), 4);
+  for (const char* id : {"a0", "a1", "b0", "none"}) EXPECT_EQ(rows.count(id), 1) << id;
+  for (int i = 0; i < 3; ++i) {
+    Step();
+    EXPECT_LE(scheduler_->running(), 4);
+  }
+  RunAll();
+  for (int i = 0; i < 5; ++i) ExpectAsAlone(absl::StrCat("a", i));
+}
+
+TEST_F(SchedulerTest, PromptsComeInPiecesThatFitTheStepTimeWhileAnswersGoOn) {
+  // Every step takes 10 ms here: a decoding one of one row and a prefilling one alike.
+  Make({.num_blocks = 256, .block_size = 4, .max_step_time = absl::Milliseconds(10)});
+  Submit("long", Prompt(400), {.output = 2});
+  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"long", 400}})) << "nobody waits for this step";
+  RunAll();
+  Submit("answer", Prompt(3), {.output = 60});
+  Step();
+  Step();
+  Submit("second", Prompt(400, 1), {.output = 2});
+  int64_t before = 0, pieces = 0, largest = 0;
+  while (sinks_["second"]->tokens.empty()) {
+    const int64_t rows = Step()["second"];
+    largest = std::max(largest, rows);
+    before += rows;
+    ++pieces;
+  }
+  EXPECT_EQ(before, 400);
+  EXPECT_LT(largest, 400);
+  EXPECT_GT(pieces, 2);
+  Submit("batch", Prompt(3, 2), {.output = 60, .priority = Priority::kBatch});
+  StepsUntilEnd("answer");
+  Submit("third", Prompt(400, 3), {.output = 2});
+  EXPECT_EQ(Step()["third"], 400) << "only interactive answers are protected";
+  RunAll();
+  for (const char* id : {"long", "answer", "second", "batch", "third"}) ExpectAsAlone(id);
 }
 
 TEST_F(SchedulerTest, AbortAllEndsEverything) {

@@ -181,6 +181,10 @@ TEST_F(ErrorsTest, OverloadSaysWhenToRetry) {
   EXPECT_EQ(told.code, grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(told.detail.reason, "QUEUE_FULL");
   EXPECT_EQ(told.detail.retry_after, absl::Milliseconds(1500));
+  told = Refuse(OverloadError(kQuotaExceeded, "too many of this tenant wait", absl::Seconds(1)));
+  EXPECT_EQ(told.code, grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(told.detail.reason, "QUOTA_EXCEEDED");
+  EXPECT_EQ(told.detail.retry_after, absl::Seconds(1));
   // One runs, three wait: the job manager's queue is full.
   fit_->Hold();
   for (const char* id : {"a", "b", "c", "d"}) {

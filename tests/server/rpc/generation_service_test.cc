@@ -130,6 +130,32 @@ TEST_F(GenerationServiceTest, StreamPiecesJoinToTheUnaryAnswer) {
   EXPECT_EQ(pieces.back().usage().output_tokens(), 507);
 }
 
+TEST_F(GenerationServiceTest, TheTenantOfTheMetadataReachesTheEngine) {
+  const auto generate = [&](const std::vector<std::string>& tenants) {
+    grpc::ClientContext context;
+    for (const std::string& tenant : tenants) context.AddMetadata("x-trimtab-tenant", tenant);
+    v1::GenerateResponse response;
+    return stub_->Generate(&context, Prompt("abc"), &response);
+  };
+  ASSERT_TRUE(generate({"team-7"}).ok());
+  EXPECT_EQ(model_->last_request().tenant, "team-7");
+  ASSERT_TRUE(generate({}).ok());
+  EXPECT_EQ(model_->last_request().tenant, "");
+  EXPECT_FALSE(model_->last_request().internal);
+  for (const std::vector<std::string>& bad : {std::vector<std::string>{"Team 7"}, {""}, {"a", "b"}}) {
+    EXPECT_EQ(Reason(generate(bad)), "FIELD_INVALID");
+  }
+  v1::ScoreRequest score;
+  score.set_model("models/fake");
+  score.set_prompt("abc");
+  score.add_continuations("d");
+  v1::ScoreResponse response;
+  grpc::ClientContext context;
+  context.AddMetadata("x-trimtab-tenant", "scorers");
+  ASSERT_TRUE(stub_->Score(&context, score, &response).ok());
+  EXPECT_EQ(model_->last_request().tenant, "scorers");
+}
+
 TEST_F(GenerationServiceTest, SamplingReachesTheEngine) {
   v1::GenerateRequest request = Prompt("abc");
   request.mutable_config()->set_max_output_tokens(2);
