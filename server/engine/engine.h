@@ -58,10 +58,10 @@ class Engine final : public Scorer {
                                                         EngineMetrics* metrics);
   ~Engine() override;
 
-  // Takes the request, or refuses it without calling its sink: RESOURCE_EXHAUSTED (QUEUE_FULL, and
-  // QUOTA_EXCEEDED when too many of its tenant wait, with retry info; KV_CACHE_TOO_SMALL when it can never fit), INVALID_ARGUMENT (PROMPT_TOO_LONG: tokens, limit; FIELD_INVALID for
-  // token ids outside the vocabulary), UNAVAILABLE (SHUTTING_DOWN, ENGINE_UNHEALTHY), DEADLINE_EXCEEDED when it is past
-  // already.
+  // Takes the request, or refuses it without calling its sink: RESOURCE_EXHAUSTED (QUEUE_FULL, and QUOTA_EXCEEDED when
+  // too many of its tenant wait, both with retry info; KV_CACHE_TOO_SMALL when it can never fit), INVALID_ARGUMENT
+  // (PROMPT_TOO_LONG: tokens, limit; FIELD_INVALID for token ids outside the vocabulary), UNAVAILABLE (SHUTTING_DOWN,
+  // ENGINE_UNHEALTHY), DEADLINE_EXCEEDED when it is past already.
   absl::Status Submit(std::unique_ptr<Request> request);
   // Ends a request within one step with `reason` (kCancelled, kDeadline or kStopSequence). Unknown ids are ignored.
   void Abort(const std::string& id, FinishReason reason);
