@@ -9,6 +9,7 @@
 #include <functional>
 #include <tuple>
 
+#include "models/testing/tiny_model.h"
 #include "tests/server/engine/engine_testing.h"
 
 namespace trimtab {
@@ -18,11 +19,20 @@ constexpr int64_t kBlockSize = 4;
 constexpr int64_t kPromptLength = 22;  // five full blocks and a half
 constexpr int64_t kOutput = 10;
 
-EngineConfig Config(bool caching, int64_t blocks) {
+// How weights and cache are kept: every form that serves.
+enum class Form { kFloat32, kBFloat16, kIntegers };
+
+std::shared_ptr<const LoadedModel> ModelIn(Form form) {
+  return MakeTinyLoadedModel({.num_layers = 3,
+                              .dtype = form == Form::kBFloat16 ? at::kBFloat16 : at::kFloat,
+                              .grouped = form == Form::kIntegers});
+}
+
+EngineConfig ConfigFor(const CausalModel& model, bool caching, int64_t blocks) {
   EngineConfig config;
-  const ModelSpec& spec = TinyLoadedModel()->model->spec();
   config.block_size = kBlockSize;
-  config.kv_cache_bytes = blocks * kBlockSize * spec.kv_bytes_per_token(4);
+  config.kv_cache_bytes =
+      blocks * kBlockSize * model.spec().kv_bytes_per_token(static_cast<int64_t>(c10::elementSize(model.dtype())));
   config.max_step_tokens = 16;
   config.steering_slots = 4;
   config.prefix_caching = caching;
@@ -43,8 +53,10 @@ std::unique_ptr<Request> ToRequest(const std::string& id, const Probe& probe) {
   return request;
 }
 
-class ContaminationTest : public testing::TestWithParam<std::tuple<ApplyTo, bool>> {
+class ContaminationTest : public testing::TestWithParam<std::tuple<ApplyTo, bool, Form>> {
  protected:
+  EngineConfig Config(bool caching, int64_t blocks) const { return ConfigFor(*model_->model, caching, blocks); }
+
   // The cache serves `probe` as a fresh engine without prefix cache does.
   void ExpectClean(Engine& engine, const Probe& probe, const std::string& what) {
     ExpectSame(RunOne(engine, ToRequest("probe " + std::to_string(++probes_), probe)), probe, what);
@@ -83,7 +95,7 @@ class ContaminationTest : public testing::TestWithParam<std::tuple<ApplyTo, bool
   const SteeringPlan weaker_ = OneVector(TinyVector(1), 0.4f, apply_to_);
   const SteeringPlan other_ = OneVector(TinyVector(2), 0.5f, apply_to_);
   const SteeringPlan zero_ = OneVector(TinyVector(1), 0, apply_to_);
-  const std::shared_ptr<const LoadedModel> model_ = TinyLoadedModel();
+  const std::shared_ptr<const LoadedModel> model_ = ModelIn(std::get<2>(GetParam()));
   const RealClock clock_;
   int probes_ = 0;
 
@@ -180,13 +192,18 @@ TEST_P(ContaminationTest, TheAnswerBecomesTheNextPrompt) {
 
 INSTANTIATE_TEST_SUITE_P(All, ContaminationTest,
                          testing::Combine(testing::Values(ApplyTo::kAll, ApplyTo::kFromLastPrompt, ApplyTo::kResponse),
-                                          testing::Bool()),
-                         [](const testing::TestParamInfo<std::tuple<ApplyTo, bool>>& info) {
+                                          testing::Bool(),
+                                          testing::Values(Form::kFloat32, Form::kBFloat16, Form::kIntegers)),
+                         [](const auto& info) {
                            const ApplyTo apply_to = std::get<0>(info.param);
+                           const Form form = std::get<2>(info.param);
                            const std::string name = apply_to == ApplyTo::kAll              ? "All"
                                                     : apply_to == ApplyTo::kFromLastPrompt ? "FromLastPrompt"
                                                                                            : "Response";
-                           return name + (std::get<1>(info.param) ? "Together" : "InTurn");
+                           return name + (std::get<1>(info.param) ? "Together" : "InTurn") +
+                                  (form == Form::kFloat32    ? "Float32"
+                                   : form == Form::kBFloat16 ? "BFloat16"
+                                                             : "Integers");
                          });
 
 }  // namespace
