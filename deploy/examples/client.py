@@ -10,6 +10,8 @@ import grpc
 
 from trimtab.v1 import common_pb2, generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 address, question, *selections = sys.argv[1:]
 with grpc.insecure_channel(address) as channel:
     models = model_pb2_grpc.ModelServiceStub(channel).ListModels(model_pb2.ListModelsRequest()).models
