@@ -38,9 +38,8 @@ def arguments():
     return options
 
 
-def make_arms(options):
-    """name -> process, in the order of the table."""
-    arms = {}
+def make_arms(options, arms):
+    """Starts what is compared: name -> process into `arms`, in the order of the table."""
     for precision in options.precision:
         arms[f"trimtab {precision}"] = workers.Engine(options.model, precision)
         arms[f"trimtab server {precision}"] = workers.TrimtabServer(options.model, precision)
@@ -52,7 +51,6 @@ def make_arms(options):
         arms["vllm"] = workers.vllm(options.model, options.eager)
     if "transformers" in options.peers:
         arms["transformers"] = workers.transformers(options.model)
-    return arms
 
 
 def measure(arms, options):
@@ -66,7 +64,8 @@ def measure(arms, options):
             for name in names[turn % len(names):] + names[:turn % len(names)]:
                 time.sleep(0.3)  # the one before may still spin
                 rates[name][batch].append(arms[name].decode(batch, options.prompt, options.output))
-        environment.say(f"round {turn + 1} of {options.rounds} done")
+            environment.say(f"round {turn + 1} of {options.rounds}, batch {batch}: " +
+                            ", ".join(f"{name} {rates[name][batch][-1]:.0f}" for name in names))
     return rates
 
 
@@ -87,8 +86,9 @@ def main():
     environment.warn_if_busy()
     limits = json.loads(subprocess.run([environment.program("tests/bench/machine_limits")], stdout=subprocess.PIPE,
                                        check=True).stdout)
-    arms = make_arms(options)
+    arms = {}
     try:
+        make_arms(options, arms)
         rates = measure(arms, options)
         infos = {precision: arms[f"trimtab {precision}"].info for precision in options.precision}
     finally:

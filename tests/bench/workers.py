@@ -114,7 +114,8 @@ def vllm(model, eager=False):
     env = {
         "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CACHE_ROOT": str(cache),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"), "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores - 1}", "OMP_NUM_THREADS": str(cores),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # As vLLM's own instructions for processors say: Intel's OpenMP.
         "LD_PRELOAD": ":".join(map(str, libraries.glob("libiomp5.so"))),
     }
