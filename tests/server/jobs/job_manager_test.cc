@@ -2,23 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sched.h>
 
 #include <atomic>
-#include <functional>
-#include <new>
-#include <stdexcept>
 #include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/barrier.h"
 #include "absl/synchronization/notification.h"
-#include "server/base/error.h"
-#include "server/registry/sqlite_registry.h"
-#include "tests/server/registry/records.h"
+#include "tests/server/jobs/job_manager_fixture.h"
 
 namespace trimtab {
 namespace {
@@ -26,111 +18,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using State = JobRecord::State;
-using Body = std::function<absl::Status(const JobRecord&, JobContext&)>;
-
-std::string Reason(const absl::Status& status) { return GetErrorDetail(status).reason; }
-
-// Keeps what it is told.
-class RecordingMetrics final : public JobMetrics {
- public:
-  void OnJobCounts(std::string_view kind, int64_t queued, int64_t running) override {
-    Note(absl::StrCat(std::string(kind), " ", queued, " ", running));
-  }
-  void OnJobEnd(std::string_view kind, std::string_view result, absl::Duration, absl::Duration) override {
-    Note(absl::StrCat(std::string(kind), " ", std::string(result)));
-  }
-  void OnJobProgress(std::string_view kind, double fraction, absl::Duration) override {
-    Note(absl::StrCat(std::string(kind), " at ", fraction));
-  }
-  std::vector<std::string> notes() {
-    absl::MutexLock lock(&mutex_);
-    return notes_;
-  }
-
- private:
-  void Note(std::string note) {
-    absl::MutexLock lock(&mutex_);
-    if (notes_.empty() || notes_.back() != note) notes_.push_back(std::move(note));
-  }
-  absl::Mutex mutex_;
-  std::vector<std::string> notes_ ABSL_GUARDED_BY(mutex_);
-};
-
-class JobManagerTest : public testing::Test {
- protected:
-  JobManagerTest()
-      : path_(NewRegistryPath(testing::TempDir(),
-                              testing::UnitTest::GetInstance()->current_test_info()->name() + std::string(".db"))) {
-    registry_ = *SqliteRegistry::Open(path_, clock_);
-    config_.retry_delay = absl::ZeroDuration();
-    config_.progress_interval = absl::ZeroDuration();
-  }
-  ~JobManagerTest() override { manager_.reset(); }
-
-  // A manager whose jobs of kind "drift" do `body` and then succeed.
-  void Make(Body body) {
-    manager_ = std::make_unique<JobManager>(*registry_, config_, clock_, &metrics_);
-    manager_->Register("drift",
-                       {.run =
-                            [this, body](const JobRecord& job, JobContext& context) {
-                              const absl::Status status = body(job, context);
-                              return status.ok() ? Succeed(job) : status;
-                            },
-                        .fail = [this](const JobRecord& job, const absl::Status& error) { return Fail(job, error); },
-                        .metadata =
-                            [](const JobRecord&, const JobProgressSnapshot& snapshot) {
-                              return absl::StrCat(snapshot.progress.completed, " of ", snapshot.progress.total);
-                            }});
-  }
-  void Start(Body body) {
-    Make(std::move(body));
-    ASSERT_TRUE(manager_->Start().ok());
-  }
-
-  absl::Status Succeed(JobRecord job) {
-    if (forget_to_commit_) return absl::OkStatus();
-    job.state = State::kSucceeded;
-    job.result = "result";
-    return registry_->UpdateJob(job);
-  }
-  absl::Status Fail(JobRecord job, const absl::Status& error) {
-    if (failing_fails_-- > 0) return absl::UnavailableError("the disk is full");
-    job.error = error.ToString();
-    return registry_->UpdateJob(job);
-  }
-
-  JobRecord Submit(std::string_view id) {
-    EXPECT_TRUE(manager_->Reserve().ok());
-    const JobRecord job = *registry_->CreateJob(MakeDriftJob(id));
-    manager_->Enqueue(job);
-    return job;
-  }
-  absl::StatusOr<JobRecord> WaitFor(const std::string& name, absl::Time deadline = absl::InfiniteFuture()) {
-    absl::StatusOr<JobRecord> result;
-    absl::Notification done;
-    manager_->Wait(name, deadline, [&](absl::StatusOr<JobRecord> record) {
-      result = std::move(record);
-      done.Notify();
-    });
-    done.WaitForNotification();
-    return result;
-  }
-  // Calls Checkpoint until it fails.
-  static absl::Status UntilStopped(const JobRecord&, JobContext& context) {
-    for (;;) {
-      if (const absl::Status status = context.Checkpoint(); !status.ok()) return status;
-    }
-  }
-
-  const std::string path_;
-  const RealClock clock_;
-  std::unique_ptr<SqliteRegistry> registry_;
-  RecordingMetrics metrics_;
-  JobManagerConfig config_;
-  std::atomic<int> failing_fails_ = 0;
-  std::atomic<bool> forget_to_commit_ = false;
-  std::unique_ptr<JobManager> manager_;
-};
 
 TEST_F(JobManagerTest, RunsAJobToItsEnd) {
   Start([](const JobRecord& job, JobContext& context) {
@@ -323,145 +210,6 @@ TEST_F(JobManagerTest, ShutdownKeepsJobsResumable) {
   });
   EXPECT_EQ(WaitFor("operations/2")->state, State::kSucceeded);
   EXPECT_THAT(found, ElementsAre("operations/1 work", "operations/2 nothing"));
-}
-
-TEST_F(JobManagerTest, AJobInWhichServersDieIsGivenUp) {
-  JobRecord job = *registry_->CreateJob(MakeDriftJob("1"));
-  job.state = State::kRunning;
-  job.attempts = 5;
-  ASSERT_TRUE(registry_->UpdateJob(job).ok());
-  Start([](const JobRecord&, JobContext&) -> absl::Status {
-    ADD_FAILURE() << "it was tried often enough";
-    return absl::OkStatus();
-  });
-  const JobRecord end = *WaitFor(job.name);
-  EXPECT_EQ(end.state, State::kFailed);
-  EXPECT_THAT(end.error, HasSubstr("started 5 times"));
-}
-
-TEST_F(JobManagerTest, FailuresAreCommitted) {
-  Start([](const JobRecord&, JobContext&) { return absl::InvalidArgumentError("no signal"); });
-  const JobRecord end = *WaitFor(Submit("1").name);
-  EXPECT_EQ(end.state, State::kFailed);
-  EXPECT_THAT(end.error, HasSubstr("no signal"));
-  EXPECT_EQ(end.attempts, 1);
-}
-
-TEST_F(JobManagerTest, ExceptionsBecomeErrors) {
-  Start([](const JobRecord& job, JobContext&) -> absl::Status {
-    if (job.name == "operations/memory") throw std::bad_alloc();
-    if (job.name == "operations/tensor") {
-      throw std::runtime_error("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nbacktrace");
-    }
-    throw std::runtime_error("sizes differ\nframe 1\nframe 2");
-  });
-  EXPECT_THAT(WaitFor(Submit("memory").name)->error, HasSubstr("RESOURCE_EXHAUSTED"));
-  EXPECT_THAT(WaitFor(Submit("tensor").name)->error, HasSubstr("RESOURCE_EXHAUSTED"));
-  const std::string other = WaitFor(Submit("other").name)->error;
-  EXPECT_THAT(other, HasSubstr("INTERNAL: the job failed: sizes differ"));
-  EXPECT_EQ(other.find("frame"), std::string::npos);
-}
-
-TEST_F(JobManagerTest, AJobThatCommitsNothingFails) {
-  forget_to_commit_ = true;
-  Start([](const JobRecord&, JobContext&) { return absl::OkStatus(); });
-  const JobRecord end = *WaitFor(Submit("1").name);
-  EXPECT_EQ(end.state, State::kFailed);
-  EXPECT_THAT(end.error, HasSubstr("without a result"));
-}
-
-TEST_F(JobManagerTest, AnErrorAfterTheCommitDoesNotUndoIt) {
-  Start([this](const JobRecord& job, JobContext&) {
-    EXPECT_TRUE(Succeed(job).ok());
-    return absl::InternalError("too late");
-  });
-  EXPECT_EQ(WaitFor(Submit("1").name)->state, State::kSucceeded);
-}
-
-TEST_F(JobManagerTest, UnavailableIsTriedAgain) {
-  std::vector<int64_t> attempts;
-  Start([&](const JobRecord& job, JobContext&) {
-    attempts.push_back(job.attempts);
-    return job.attempts < 3 ? absl::UnavailableError("the disk is full") : absl::OkStatus();
-  });
-  EXPECT_EQ(WaitFor(Submit("1").name)->state, State::kSucceeded);
-  EXPECT_THAT(attempts, ElementsAre(1, 2, 3));
-}
-
-TEST_F(JobManagerTest, UnavailableForEverFails) {
-  std::atomic<int> runs = 0;
-  Start([&](const JobRecord&, JobContext&) {
-    ++runs;
-    return absl::UnavailableError("the engine is unhealthy");
-  });
-  const JobRecord end = *WaitFor(Submit("1").name);
-  EXPECT_EQ(end.state, State::kFailed);
-  EXPECT_THAT(end.error, HasSubstr("the engine is unhealthy"));
-  EXPECT_EQ(runs, 5);
-}
-
-TEST_F(JobManagerTest, AFailureIsCommittedWhenTheStorageTakesItAgain) {
-  failing_fails_ = 3;
-  Start([](const JobRecord&, JobContext&) { return absl::InvalidArgumentError("no signal"); });
-  EXPECT_EQ(WaitFor(Submit("1").name)->state, State::kFailed);
-}
-
-TEST_F(JobManagerTest, ACancellationThatTheStorageRefusedIsMadeGood) {
-  absl::Notification running, go_on;
-  Start([&](const JobRecord&, JobContext&) {
-    running.Notify();
-    go_on.WaitForNotification();
-    return absl::OkStatus();
-  });
-  Submit("1");
-  running.WaitForNotification();
-  Submit("2");
-  failing_fails_ = 1;
-  ASSERT_TRUE(manager_->Cancel("operations/2").ok());
-  EXPECT_EQ(manager_->Get("operations/2")->state, State::kQueued);
-  go_on.Notify();
-  EXPECT_EQ(WaitFor("operations/2")->state, State::kCancelled);
-}
-
-TEST_F(JobManagerTest, JobsOfUnknownKindsStay) {
-  JobRecord unknown = MakeDriftJob("1");
-  unknown.kind = "import";
-  registry_->CreateJob(unknown).IgnoreError();
-  Start([](const JobRecord&, JobContext&) { return absl::OkStatus(); });
-  Submit("2");
-  EXPECT_EQ(WaitFor("operations/2")->state, State::kSucceeded);
-  EXPECT_EQ(registry_->GetJob("operations/1")->state, State::kQueued);
-}
-
-TEST_F(JobManagerTest, WorkersRunAtIdlePriorityAndCommitAtNormalPriority) {
-  int started = 0;
-  config_.on_worker_start = [&] { ++started; };
-  int worker = -1, child = -1, service = -1;
-  Start([&](const JobRecord&, JobContext&) {
-    worker = sched_getscheduler(0);
-    std::thread([&] { child = sched_getscheduler(0); }).join();
-    return manager_->RunAtNormalPriority([&] {
-      service = sched_getscheduler(0);
-      return absl::OkStatus();
-    });
-  });
-  EXPECT_EQ(WaitFor(Submit("1").name)->state, State::kSucceeded);
-  EXPECT_EQ(started, 1);
-  EXPECT_EQ(worker, SCHED_IDLE);
-  EXPECT_EQ(child, SCHED_IDLE);
-  EXPECT_EQ(service, SCHED_OTHER);
-}
-
-TEST_F(JobManagerTest, CheckpointsPassTheGate) {
-  std::atomic<int> passes = 0;
-  Make([](const JobRecord&, JobContext& context) {
-    for (int i = 0; i < 3; ++i) EXPECT_TRUE(context.Checkpoint().ok());
-    return absl::OkStatus();
-  });
-  manager_->set_gate([&] { ++passes; });
-  ASSERT_TRUE(manager_->Start().ok());
-  EXPECT_EQ(WaitFor(Submit("1").name)->state, State::kSucceeded);
-  EXPECT_EQ(passes, 3);
 }
 
 }  // namespace
