@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "models/kernels/thread_team.h"
 #include "models/tokenizer/utf8.h"
 #include "server/base/error.h"
 #include "server/base/log.h"
@@ -196,6 +197,8 @@ absl::StatusOr<v1::DriftReport> FitRunner::MeasureDrift(const Task& task, const 
 absl::Status FitRunner::Run(const JobRecord& job, JobContext& context) const {
   const absl::Time start = parts_.clock.Now();
   TRIMTAB_ASSIGN_OR_RETURN(const Task task, Load(job));
+  ThreadTeam team(ParallelThreads());  // its threads have this one's priority
+  const ScopedTeam scope(&team);
   PartOfJob whole(context, "", 0, 1);
   TRIMTAB_ASSIGN_OR_RETURN(const FitResult result, Fit(task, whole));
   v1::RevisionSummary summary = ToSummary(result, parts_.clock.Now() - start);

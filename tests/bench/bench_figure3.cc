@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "models/kernels/thread_team.h"
 #include "models/loaded_model.h"
 #include "steering/methods/grains_config.h"
 #include "steering/methods/masking_effect.h"
@@ -32,6 +33,8 @@ int Run(int argc, char** argv) {
   }
   GrainsConfig base;
   if (argc > 4 && !google::protobuf::TextFormat::ParseFromString(argv[4], &base)) return 2;
+  ThreadTeam team(ParallelThreads());
+  const ScopedTeam scope(&team);
   const auto model = LoadModel("bench", argv[1], {});
   if (!model.ok()) {
     std::cerr << model.status() << "\n";

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "models/kernels/thread_team.h"
 #include "models/loaded_model.h"
 #include "steering/methods/grains.h"
 #include "steering/model_probe.h"
@@ -81,6 +82,8 @@ int Run(int argc, char** argv) {
   google::protobuf::Any any;
   any.PackFrom(config);
   const auto method = GrainsMethod::Create(&any);
+  ThreadTeam team(ParallelThreads());
+  const ScopedTeam scope(&team);
   const auto model = LoadModel("bench", argv[1], {});
   if (!method.ok() || !model.ok()) {
     std::cerr << method.status() << " " << model.status() << "\n";
