@@ -45,6 +45,7 @@ struct SegmentKernel {
   using Operand = typename Product::Operand;
   static constexpr int64_t kLanes = V::kLanes, kPack = Product::kPack;
   static constexpr int64_t kGroups = kKeyTile / kKeyGroup;
+  static constexpr int kNearCache = 2;  // of __builtin_prefetch: the second level
 
   // Copies `count` positions from `from` on into one group of whole slots, for block sizes that are no multiple of it.
   static void Gather(const SegmentWork& work, int64_t from, int64_t count, C* keys, C* values) {
@@ -62,7 +63,9 @@ struct SegmentKernel {
     }
   }
 
-  static TilePointers<C> Locate(const SegmentWork& work, int64_t begin, int64_t end) {
+  // The tile from position `begin` on.
+  static TilePointers<C> Locate(const SegmentWork& work, int64_t begin) {
+    const int64_t end = begin + kKeyTile < work.end ? begin + kKeyTile : work.end;
     TilePointers<C> tile{};
     const bool whole = work.block_size % kKeyGroup == 0;
     tile.key_stride = (whole ? work.block_slots : kKeyGroup) * kPack;
@@ -80,20 +83,27 @@ struct SegmentKernel {
         tile.values[group] = values;
       }
     }
+    for (int64_t group = (end - begin + kKeyGroup - 1) / kKeyGroup; group < kGroups; ++group) {
+      tile.keys[group] = tile.keys[0];  // read, and masked
+      tile.values[group] = tile.values[0];
+    }
     return tile;
   }
 
   // scores[q][lane] = <query q, key of the lane>, for kColumns vectors of keys.
-  template <int kQueries, int kColumns>
+  template <int kQueries, int kColumns, bool kPrefetch>
   static TRIMTAB_INLINE void Scores(const Operand* queries, int64_t depth, const C* const (&keys)[kColumns],
-                                    int64_t key_stride, float* scores) {
+                                    const C* const (&next)[kColumns], int64_t key_stride, float* scores) {
     Vec sums[kQueries][kColumns];
     for (int q = 0; q < kQueries; ++q) {
       for (int c = 0; c < kColumns; ++c) sums[q][c] = V::Zero();
     }
     for (int64_t i = 0; i < depth; i += kPack) {
       typename Product::Right right[kColumns];
-      for (int c = 0; c < kColumns; ++c) right[c] = Product::Load(keys[c] + i / kPack * key_stride);
+      for (int c = 0; c < kColumns; ++c) {
+        right[c] = Product::Load(keys[c] + i / kPack * key_stride);
+        if constexpr (kPrefetch) __builtin_prefetch(next[c] + i / kPack * key_stride, 0, kNearCache);
+      }
       for (int q = 0; q < kQueries; ++q) {
         const typename Product::Left left = Product::Spread(queries + q * depth + i);
         for (int c = 0; c < kColumns; ++c) sums[q][c] = Product::Multiply(left, right[c], sums[q][c]);
@@ -106,9 +116,9 @@ struct SegmentKernel {
 
   // sums[q][0 .. kColumns * kLanes) = sums * shrink[q] + weights[q] * values, over the first seen[q] keys. What all
   // queries see comes first; then each query alone, so that no weight of zero ever meets a value that is not a number.
-  template <int kQueries, int kColumns>
+  template <int kQueries, int kColumns, bool kPrefetch>
   static TRIMTAB_INLINE void AddWeighted(const Operand* weights, const float* shrink, const int64_t* seen,
-                                         const C* const* values, int64_t width, float* sums) {
+                                         const C* const* values, const C* const* next, int64_t width, float* sums) {
     Vec totals[kQueries][kColumns];
     int64_t shared = kKeyTile;
     for (int q = 0; q < kQueries; ++q) {
@@ -122,7 +132,11 @@ struct SegmentKernel {
       const int64_t begin = group * kKeyGroup, end = begin + kKeyGroup < shared ? begin + kKeyGroup : shared;
       for (int64_t n = begin; n < end; n += kPack, value += width * kPack) {
         typename Product::Right right[kColumns];
-        for (int c = 0; c < kColumns; ++c) right[c] = Product::Load(value + c * kLanes * kPack);
+        for (int c = 0; c < kColumns; ++c) {
+          right[c] = Product::Load(value + c * kLanes * kPack);
+          if constexpr (kPrefetch)
+            __builtin_prefetch(next[group] + (value - values[group]) + c * kLanes * kPack, 0, kNearCache);
+        }
         for (int q = 0; q < kQueries; ++q) {
           const typename Product::Left left = Product::Spread(weights + q * kKeyTile + n);
           for (int c = 0; c < kColumns; ++c) totals[q][c] = Product::Multiply(left, right[c], totals[q][c]);
@@ -144,8 +158,9 @@ struct SegmentKernel {
   }
 
   // kQueries queries from number `first` on against one tile that begins at position `begin`.
-  template <int kQueries>
-  static void AttendTile(const SegmentWork& work, const TilePointers<C>& tile, int64_t begin, int64_t first) {
+  template <int kQueries, bool kPrefetch>
+  static void AttendTile(const SegmentWork& work, const TilePointers<C>& tile, const TilePointers<C>& next,
+                         int64_t begin, int64_t first) {
     alignas(64) float scores[kQueries * kKeyTile];
     alignas(64) Operand narrow[Product::kNarrow ? kQueries * kKeyTile : 1];
     alignas(64) float before[kMaxQueries] = {}, maxima[kMaxQueries] = {}, shrink[kMaxQueries];
@@ -161,13 +176,13 @@ struct SegmentKernel {
     const Operand* queries = static_cast<const Operand*>(work.queries) + first * work.depth;
     constexpr int64_t kStep = V::kColumns * kLanes;
     for (int64_t column = 0; column < most; column += kStep) {
-      const C* keys[V::kColumns];
+      const C *keys[V::kColumns], *next_keys[V::kColumns];
       for (int c = 0; c < V::kColumns; ++c) {
-        int64_t lane = column + c * kLanes;
-        if (lane >= most) lane = column;  // behind the last block: masked below
+        const int64_t lane = column + c * kLanes;
         keys[c] = tile.keys[lane / kKeyGroup] + lane % kKeyGroup * kPack;
+        next_keys[c] = next.keys[lane / kKeyGroup] + lane % kKeyGroup * kPack;
       }
-      Scores<kQueries, V::kColumns>(queries, work.depth, keys, tile.key_stride, scores + column);
+      Scores<kQueries, V::kColumns, kPrefetch>(queries, work.depth, keys, next_keys, tile.key_stride, scores + column);
     }
 
     for (int q = 0; q < kQueries; ++q) {
@@ -220,35 +235,53 @@ struct SegmentKernel {
     }
     float* sums = work.sums + first * work.width;
     int64_t column = 0;
-    const C* values[kGroups];
+    const C *values[kGroups], *next_values[kGroups];
+    const auto locate = [&] {
+      for (int64_t group = 0; group < kGroups; ++group) {
+        values[group] = tile.values[group] + column * kPack;
+        next_values[group] = next.values[group] + column * kPack;
+      }
+    };
     for (; column + kStep <= work.width; column += kStep) {
-      for (int64_t group = 0; group < kGroups; ++group) values[group] = tile.values[group] + column * kPack;
-      AddWeighted<kQueries, V::kColumns>(weights, shrink, seen, values, work.width, sums + column);
+      locate();
+      AddWeighted<kQueries, V::kColumns, kPrefetch>(weights, shrink, seen, values, next_values, work.width,
+                                                    sums + column);
     }
     for (; column < work.width; column += kLanes) {
-      for (int64_t group = 0; group < kGroups; ++group) values[group] = tile.values[group] + column * kPack;
-      AddWeighted<kQueries, 1>(weights, shrink, seen, values, work.width, sums + column);
-    }
-  }
-
-  static void Attend(const SegmentWork& work) {
-    for (int64_t begin = work.begin; begin < work.end; begin += kKeyTile) {
-      const int64_t end = begin + kKeyTile < work.end ? begin + kKeyTile : work.end;
-      const TilePointers<C> tile = Locate(work, begin, end);
-      int64_t first = 0;
-      for (; first + V::kQueries <= work.count; first += V::kQueries) {
-        AttendTile<V::kQueries>(work, tile, begin, first);
-      }
-      Rest<V::kQueries - 1>(work, tile, begin, first);
+      locate();
+      AddWeighted<kQueries, 1, kPrefetch>(weights, shrink, seen, values, next_values, work.width, sums + column);
     }
   }
 
   // The last work.count - first <= kQueries queries.
-  template <int kQueries>
-  static TRIMTAB_INLINE void Rest(const SegmentWork& work, const TilePointers<C>& tile, int64_t begin, int64_t first) {
+  template <int kQueries, bool kPrefetch>
+  static TRIMTAB_INLINE void Rest(const SegmentWork& work, const TilePointers<C>& tile, const TilePointers<C>& next,
+                                  int64_t begin, int64_t first) {
     if constexpr (kQueries > 0) {
-      if (work.count - first == kQueries) return AttendTile<kQueries>(work, tile, begin, first);
-      Rest<kQueries - 1>(work, tile, begin, first);
+      if (work.count - first == kQueries) return AttendTile<kQueries, kPrefetch>(work, tile, next, begin, first);
+      Rest<kQueries - 1, kPrefetch>(work, tile, next, begin, first);
+    }
+  }
+
+  static void Attend(const SegmentWork& work) {
+    // What is read only once has to come from memory: the next tile is asked for meanwhile.
+    const bool prefetch = work.count <= V::kQueries && work.block_size % kKeyGroup == 0;
+    if (prefetch) {
+      TilePointers<C> tile = Locate(work, work.begin);
+      for (int64_t begin = work.begin; begin < work.end; begin += kKeyTile) {
+        const TilePointers<C> next = begin + kKeyTile < work.end ? Locate(work, begin + kKeyTile) : tile;
+        Rest<V::kQueries, true>(work, tile, next, begin, 0);
+        tile = next;
+      }
+      return;
+    }
+    for (int64_t begin = work.begin; begin < work.end; begin += kKeyTile) {
+      const TilePointers<C> tile = Locate(work, begin);
+      int64_t first = 0;
+      for (; first + V::kQueries <= work.count; first += V::kQueries) {
+        AttendTile<V::kQueries, false>(work, tile, tile, begin, first);
+      }
+      Rest<V::kQueries - 1, false>(work, tile, tile, begin, first);
     }
   }
 };
