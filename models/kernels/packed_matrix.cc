@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
@@ -10,8 +11,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <memory>
 
 #include "models/kernels/thread_team.h"
+#include "models/kernels/large_memory.h"
 
 namespace trimtab {
 namespace {
@@ -47,12 +50,17 @@ PackedMatrix::PackedMatrix(const at::Tensor& weight) : rows_(weight.size(0)), co
     padded = at::zeros({blocks() * kBlock, columns_}, weight.options());
     padded.narrow(0, 0, rows_).copy_(weight);
   }
+  at::Tensor laid_out;
   if (weight.scalar_type() == at::kFloat) {
-    blocks_ = padded.view({blocks(), kBlock, columns_}).transpose(1, 2).contiguous();
+    laid_out = padded.view({blocks(), kBlock, columns_}).transpose(1, 2);
   } else {
     TORCH_CHECK(columns_ % 2 == 0, "the inner dimension of a packed bfloat16 matrix must be even");
-    blocks_ = padded.view({blocks(), kBlock, columns_ / 2, 2}).transpose(1, 2).contiguous();
+    laid_out = padded.view({blocks(), kBlock, columns_ / 2, 2}).transpose(1, 2);
   }
+  const std::shared_ptr<uint8_t[]> memory = AllocateLarge(laid_out.nbytes());
+  blocks_ = at::from_blob(
+      memory.get(), laid_out.sizes(), [memory](void*) {}, laid_out.options());
+  blocks_.copy_(laid_out);
 }
 
 void PackedMatrix::MultiplyBlock(int64_t block, const void* x, int64_t count, float* out, int64_t stride) const {

@@ -9,10 +9,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <new>
 
 #include "models/kernels/cpu/quantized_avx512.h"
 #include "models/kernels/thread_team.h"
+#include "models/kernels/large_memory.h"
 
 namespace trimtab {
 namespace {
@@ -70,10 +70,7 @@ bool QuantizedMatrix::Supported() { return cpu::HasVnni(); }
 QuantizedMatrix::QuantizedMatrix(const GroupedWeight& weight)
     : bits_(weight.bits), rows_(weight.rows), columns_(weight.columns) {
   TORCH_CHECK(columns_ % kWeightGroup == 0 && (bits_ == 4 || bits_ == 8), "a quantised matrix needs whole groups");
-  const auto size = static_cast<size_t>(bytes());
-  data_ = std::shared_ptr<uint8_t[]>(new (std::align_val_t{kAlignment}) uint8_t[size],
-                                     [](uint8_t* data) { ::operator delete[](data, std::align_val_t{kAlignment}); });
-  std::memset(data_.get(), 0, size);
+  data_ = AllocateLarge(static_cast<size_t>(bytes()));
   const int64_t groups = columns_ / kWeightGroup, tail = half_bytes() - 4 * kHalf;
   for (int64_t row = 0; row < rows_; ++row) {
     const int64_t c = row % kHalf;

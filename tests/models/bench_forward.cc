@@ -54,7 +54,7 @@ int Main(int argc, char** argv) {
     PagedRun run(model, 40, 16);
     best = std::max(best, 512 / Seconds([&] { run.LastLogits(Prompts(1, 512)); }));
   }
-  std::printf("prefill of 512: %.0f tokens/s\n", best);
+  if (only == 0) std::printf("prefill of 512: %.0f tokens/s\n", best);
   for (const int64_t batch : {1, 4, 8, 16, 32}) {
     if (only > 0 && batch != only) continue;
     PagedRun run(model, 20 * batch, 16);
