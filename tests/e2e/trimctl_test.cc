@@ -147,9 +147,9 @@ TEST_F(TrimctlTest, FollowsAnObjectiveFromItsPairsToItsEnd) {
   EXPECT_EQ(Run({"audit", "cheerful", "--html", folder_ + "/audit.html"}).status, 0);
   EXPECT_HAS(Read(folder_ + "/audit.html"), "<h2>Pair 5</h2>");
 
-  result = Run({"generate", "What is the capital of France?", "--steer", "cheerful=0.01", "--stats"});
+  result = Run({"generate", "Tell me about elephants.", "--steer", "cheerful=0.01", "--stats"});
   EXPECT_EQ(result.status, 0) << result.err;
-  EXPECT_HAS(result.out, "Paris");
+  EXPECT_HAS(result.out, "lephants are");
   EXPECT_HAS(result.err, "steered by cheerful@1 at 0.01");
   result = Run({"score", "The capital of France is", " Paris", " Rome", "--raw", "--steer=cheerful=0.01"});
   EXPECT_EQ(result.status, 0) << result.err;

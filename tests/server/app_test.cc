@@ -153,15 +153,15 @@ TEST_F(AppTest, ServesFitsDrainsAndStartsAgain) {
   EXPECT_EQ(model.state(), v1::Model::STATE_READY);
   EXPECT_EQ(model.drift_suites(0), "probe");
 
-  const v1::GenerateResponse plain = Generate(Ask("What is the capital of France?", 20));
-  EXPECT_NE(plain.text().find("Paris"), std::string::npos) << plain.text();
+  const v1::GenerateResponse plain = Generate(Ask("Tell me about elephants.", 20));
+  EXPECT_NE(plain.text().find("lephants are"), std::string::npos) << plain.text();
 
   // Register while it serves.
   google::longrunning::Operation operation;
   grpc::ClientContext register_context;
   ASSERT_TRUE(
       v1::ObjectiveService::NewStub(channel_)->RegisterObjective(&register_context, Registration(), &operation).ok());
-  EXPECT_EQ(Generate(Ask("What is the capital of France?", 20)).text(), plain.text());
+  EXPECT_EQ(Generate(Ask("Tell me about elephants.", 20)).text(), plain.text());
   google::longrunning::WaitOperationRequest wait;
   wait.set_name(operation.name());
   grpc::ClientContext wait_context;
@@ -181,7 +181,7 @@ TEST_F(AppTest, ServesFitsDrainsAndStartsAgain) {
   ASSERT_TRUE(v1::DriftService::NewStub(channel_)->GetDriftReport(&report_context, get_report, &report).ok());
   EXPECT_EQ(report.items(), 1);
 
-  v1::GenerateRequest steered = Ask("What is the capital of France?", 20);
+  v1::GenerateRequest steered = Ask("Tell me about elephants.", 20);
   steered.add_steering()->set_objective("cheerful");
   steered.mutable_steering(0)->set_strength(0);
   EXPECT_EQ(Generate(steered).text(), plain.text());
