@@ -8,7 +8,6 @@ Trimtab's server (gRPC) and llama-server (HTTP). The first run builds and instal
 import argparse
 import json
 import statistics
-import subprocess
 import time
 
 import environment
@@ -84,8 +83,7 @@ def pairs(arms, options):
 def main():
     options = arguments()
     environment.warn_if_busy()
-    limits = json.loads(subprocess.run([environment.program("tests/bench/machine_limits")], stdout=subprocess.PIPE,
-                                       check=True).stdout)
+    limits = environment.machine_limits()
     arms = {}
     try:
         make_arms(options, arms)
@@ -94,14 +92,14 @@ def main():
     finally:
         for arm in arms.values():
             arm.close()
+    limits = environment.machine_limits(limits)
     print(f"\n{environment.machine_line()}; prompt {options.prompt}, output {options.output}, median of {options.rounds}\n")
     print(stats.table(["tokens/s at batch", *options.batch],
                       [[name, *(f"{statistics.median(by_batch[batch]):.1f}" for batch in options.batch)]
                        for name, by_batch in rates.items()]))
     rows = []
     for batch, ours, theirs, target in pairs(arms, options):
-        ratio, low, high = stats.paired_ratio(rates[ours][batch], rates[theirs][batch])
-        rows.append([f"batch {batch}: {ours} / {theirs}", f"{ratio:.2f}", f"{low:.2f} to {high:.2f}",
+        rows.append([f"batch {batch}: {ours} / {theirs}", *stats.ratio_cells(rates[ours][batch], rates[theirs][batch]),
                      f"{target} x" if target else ""])
     if rows:
         print("\n" + stats.table(["ratio", "median", "95 %", "at least"], rows))

@@ -3,9 +3,7 @@ share of this machine's fastest bfloat16 matrix products.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import time
 
 import environment
@@ -40,8 +38,7 @@ def operations(info, tokens):
 def main():
     options = arguments()
     environment.warn_if_busy()
-    limits = json.loads(subprocess.run([environment.program("tests/bench/machine_limits")], stdout=subprocess.PIPE,
-                                       check=True).stdout)
+    limits = environment.machine_limits()
     arms = {f"trimtab {precision}": workers.Engine(options.model, precision) for precision in options.precision}
     if "llama.cpp" in options.peers:
         arms["llama.cpp"] = workers.LlamaPrograms(options.model)
@@ -61,6 +58,7 @@ def main():
     finally:
         for arm in arms.values():
             arm.close()
+    limits = environment.machine_limits(limits)
 
     print(f"\n{environment.machine_line()}; median of {options.rounds}\n")
     print(stats.table(["tokens/s with a prompt of", *options.tokens],
@@ -70,9 +68,9 @@ def main():
     for tokens in options.tokens:
         for precision in options.precision:
             for peer in options.peers:
-                ratio, low, high = stats.paired_ratio(rates[f"trimtab {precision}"][tokens], rates[peer][tokens])
                 target = "3 x" if (peer, tokens) == ("llama.cpp", 512) else ""
-                rows.append([f"{tokens} tokens: {precision} / {peer}", f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", target])
+                rows.append([f"{tokens} tokens: {precision} / {peer}",
+                             *stats.ratio_cells(rates[f"trimtab {precision}"][tokens], rates[peer][tokens]), target])
     if rows:
         print("\n" + stats.table(["ratio", "median", "95 %", "at least"], rows))
     rows = []

@@ -68,12 +68,11 @@ def main():
         if name == "unsteered":
             ratio = ("1", "", "")
         else:
-            median, low, high = stats.paired_ratio(rates[name], rates["unsteered"])
             # The unsteered step's time by this one's, so that it reads like the rates. A wave in which the requests
             # were never all decoding at once has no such step.
             both = [(plain, own) for plain, own in zip(steps["unsteered"], steps[name]) if plain and own]
             step = f"{statistics.median(plain / own for plain, own in both):.3f}" if both else ""
-            ratio = (f"{median:.3f}", f"{low:.3f} to {high:.3f}", step)
+            ratio = (*stats.ratio_cells(rates[name], rates["unsteered"], 3), step)
         rows.append([name, f"{statistics.median(rates[name]):.1f}", *ratio,
                      f"{statistics.median(steps[name]) * 1e3:.2f}",
                      f"{statistics.median(wave['steering_share'] for wave in waves[name]):.2%}"])

@@ -37,6 +37,10 @@ class StatsTest(unittest.TestCase):
         self.assertGreater(high, 1)
         self.assertEqual(stats.paired_ratio([9, 10, 11], [10] * 3), stats.paired_ratio([9, 10, 11], [10] * 3))
 
+    def test_ratio_cells(self):
+        self.assertEqual(stats.ratio_cells([3, 3, 3], [2, 2, 2]), ("1.50", "1.50 to 1.50"))
+        self.assertEqual(stats.ratio_cells([3], [2], 3), ("1.500", ""))
+
     def test_paired_ratio_refuses_unequal_lists(self):
         with self.assertRaises(ValueError):
             stats.paired_ratio([1], [1, 2])

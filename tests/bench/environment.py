@@ -5,6 +5,7 @@ virtual environment with vLLM's CPU build and transformers. Both live in the cac
 import datetime
 import fcntl
 import hashlib
+import json
 import os
 import pathlib
 import platform
@@ -66,6 +67,12 @@ def warn_if_busy():
     load = os.getloadavg()[0]
     if load > 0.4 * os.cpu_count():
         say(f"WARNING: the machine is busy (load {load:.1f}); these figures will be noisy")
+
+
+def machine_limits(earlier=None):
+    """What this machine can do at most: the better of two measurements, as machine_limits.cc describes them."""
+    now = json.loads(subprocess.run([program("tests/bench/machine_limits")], stdout=subprocess.PIPE, check=True).stdout)
+    return {key: max(value, earlier[key]) for key, value in now.items()} if earlier else now
 
 
 def _run(command, log, **options):

@@ -41,6 +41,12 @@ def paired_ratio(ours, theirs, samples=2000, seed=1):
     return statistics.median(ratios), percentile(medians, 2.5), percentile(medians, 97.5)
 
 
+def ratio_cells(ours, theirs, digits=2):
+    """The paired ratio and its interval as a table shows them; fewer than three pairs have no interval."""
+    ratio, low, high = paired_ratio(ours, theirs)
+    return f"{ratio:.{digits}f}", f"{low:.{digits}f} to {high:.{digits}f}" if len(ours) >= 3 else ""
+
+
 def slope(xs, ys):
     """Least-squares slope of ys over xs."""
     mean_x, mean_y = statistics.fmean(xs), statistics.fmean(ys)
