@@ -61,6 +61,8 @@ ModelRunner::ModelRunner(const CausalModel& model, AttentionBackend& attention, 
 
 StepResult ModelRunner::Execute(const StepPlan& plan) {
   std::string message;
+  sampled_.clear();  // a failed step may have left some
+  outcomes_.clear();
   try {
     return Run(plan);
   } catch (const std::bad_alloc&) {
@@ -136,35 +138,42 @@ void ModelRunner::Sample(const StepPlan& plan, const StepBatch& batch, const at:
   const int64_t num_rows = static_cast<int64_t>(batch.logits_rows.size());
   const int64_t vocab = model_.spec().vocab_size;
   const at::Tensor rows = at::tensor(batch.logits_rows, at::kLong);  // [num_rows]
-  at::Tensor logits;                                                 // [at most kLogitsRows, vocab] float32
   int64_t next = 0;                                                  // row of `rows`
   for (size_t i = 0; i < plan.items.size(); ++i) {
     const StepItem& item = plan.items[i];
-    const Request& request = *item.sequence->request;
-    StepItemResult& outcome = result.items[i];
+    const Sequence& sequence = *item.sequence;
+    const Request& request = *sequence.request;
     for (int64_t position = item.end() - item.logits_rows(); position < item.end(); ++position, ++next) {
-      if (next % kLogitsRows == 0) {
-        const int64_t count = std::min(kLogitsRows, num_rows - next);
-        logits = model_.Logits(at::index_select(hidden, 0, rows.narrow(0, next, count)), &workspace_);
+      LogitsRow& row = sampled_.emplace_back();
+      row.request = &request;
+      row.position = request.score ? position + 1 - request.prompt_length : sequence.output_tokens();
+      row.seen = sequence.tokens;
+      outcomes_.push_back(&result.items[i]);
+      if (static_cast<int64_t>(sampled_.size()) < kLogitsRows && next + 1 < num_rows) continue;
+      const int64_t count = static_cast<int64_t>(sampled_.size());
+      // [count, vocab] float32
+      const at::Tensor logits =
+          model_.Logits(at::index_select(hidden, 0, rows.narrow(0, next + 1 - count, count)), &workspace_);
+      for (int64_t j = 0; j < count; ++j) {
+        sampled_[j].logits = absl::MakeConstSpan(logits.data_ptr<float>() + j * vocab, vocab);
       }
-      if (!outcome.status.ok()) continue;
-      const absl::Span<const float> row(logits.data_ptr<float>() + (next % kLogitsRows) * vocab, vocab);
-      if (request.score) {
-        const int64_t index = position + 1 - request.prompt_length;
-        absl::StatusOr<ScoredToken> scored =
-            sampler_.Score(row, request.tokens[position + 1], request.score_top,
-                           request.score_watch.empty() ? absl::Span<const TokenId>()
-                                                       : absl::MakeConstSpan(request.score_watch[index]));
-        outcome.status = scored.status();
-        if (scored.ok()) outcome.scored.push_back(*std::move(scored));
-      } else {
-        absl::StatusOr<OutputToken> token =
-            sampler_.Sample(row, request.sampling, item.sequence->tokens, item.sequence->output_tokens());
-        outcome.status = token.status();
-        if (token.ok()) outcome.token = *std::move(token);
-      }
-      if (!outcome.status.ok()) ++result.nonfinite_rows;
+      sampler_.Run(absl::MakeSpan(sampled_));
+      for (int64_t j = 0; j < count; ++j) TakeRow(sampled_[j], *outcomes_[j], result);
+      sampled_.clear();
+      outcomes_.clear();
     }
+  }
+}
+
+void ModelRunner::TakeRow(LogitsRow& row, StepItemResult& outcome, StepResult& result) {
+  if (!outcome.status.ok()) return;  // its activations, or an earlier row, were not finite
+  outcome.status = row.status;
+  if (!row.status.ok()) {
+    ++result.nonfinite_rows;
+  } else if (row.request->score) {
+    outcome.scored.push_back(std::move(row.scored));
+  } else {
+    outcome.token = std::move(row.token);
   }
 }
 

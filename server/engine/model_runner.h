@@ -3,6 +3,7 @@
 #define TRIMTAB_SERVER_ENGINE_MODEL_RUNNER_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "models/attention/attention_backend.h"
@@ -10,7 +11,7 @@
 #include "models/kernels/thread_team.h"
 #include "models/layers/workspace.h"
 #include "server/engine/batch_builder.h"
-#include "server/engine/sampler.h"
+#include "server/engine/row_sampler.h"
 #include "server/engine/step.h"
 #include "steering/runtime/steering_bank.h"
 
@@ -32,12 +33,15 @@ class ModelRunner {
   StepResult Run(const StepPlan& plan);
   void ReadTap(const StepPlan& plan, const StepBatch& batch, const SteeringTap& tap, StepResult& result) const;
   void Sample(const StepPlan& plan, const StepBatch& batch, const at::Tensor& hidden, StepResult& result);
+  static void TakeRow(LogitsRow& row, StepItemResult& outcome, StepResult& result);
 
   const CausalModel& model_;
   AttentionBackend& attention_;
   const SteeringBank& bank_;
   const int64_t block_size_;
-  Sampler sampler_;
+  RowSampler sampler_;
+  std::vector<LogitsRow> sampled_;         // rows of logits in the making, at most kLogitsRows
+  std::vector<StepItemResult*> outcomes_;  // parallel to them
   ThreadTeam team_;
   Workspace workspace_;
 };
