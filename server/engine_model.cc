@@ -49,7 +49,7 @@ EngineModel::EngineModel(std::shared_ptr<const LoadedModel> model, Engine& engin
   description_.set_num_layers(static_cast<int32_t>(spec.num_layers()));
   description_.set_hidden_size(static_cast<int32_t>(spec.hidden_size));
   description_.set_device("cpu");
-  description_.set_dtype(model_->model->dtype() == at::kBFloat16 ? "bfloat16" : "float32");
+  description_.set_dtype(model_->precision);
   description_.set_fingerprint(model_->fingerprint);
   description_.set_vocabulary_size(static_cast<int32_t>(spec.vocab_size));
   description_.set_parameter_count(ParameterCount(spec));

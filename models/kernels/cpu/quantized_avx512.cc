@@ -14,6 +14,7 @@ namespace trimtab::cpu {
 namespace {
 
 constexpr int64_t kGroup = 32;
+constexpr int64_t kFewRows = 32;
 constexpr int64_t kAhead = 8;  // groups between the one that is computed with and the one that is asked for
 
 template <int kBits>
@@ -119,12 +120,14 @@ void Rows(const StripProduct& p, int64_t row) {
   }
 }
 
-template <int kBits>
+// Rows in tiles of kTile, then what is left. Six rows against both halves read a strip once and are best for 4 bits
+// and few rows, where memory is what takes time; eight against one half unpack least.
+template <int kBits, int kTile, int kHalves>
 void Multiply(const StripProduct& p) {
   int64_t row = 0;
-  if (p.count >= 8) {
-    Rows<kBits, 8, 1>(p, 0);
-    for (row = 8; row + 8 <= p.count; row += 8) Rows<kBits, 8, 1, false>(p, row);
+  if (p.count >= kTile) {
+    Rows<kBits, kTile, kHalves>(p, 0);
+    for (row = kTile; row + kTile <= p.count; row += kTile) Rows<kBits, kTile, kHalves, false>(p, row);
   }
   switch (p.count - row) {
     case 7:
@@ -154,10 +157,12 @@ bool HasVnni() {
 }
 
 void MultiplyStripVnni(const StripProduct& product) {
-  if (product.bits == 4) {
-    Multiply<4>(product);
+  if (product.bits == 8) {
+    Multiply<8, 8, 1>(product);
+  } else if (product.count <= kFewRows) {
+    Multiply<4, 6, 2>(product);
   } else {
-    Multiply<8>(product);
+    Multiply<4, 8, 1>(product);
   }
 }
 
