@@ -38,7 +38,8 @@ class CausalModel {
   virtual at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const = 0;
   // Final norm and output head: hidden [R, hidden] -> float32 logits [R, vocab], which lie in `workspace` if there is
   // one.
-  virtual at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace = nullptr) const = 0;
+  virtual at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace = nullptr,
+                            Arithmetic arithmetic = Arithmetic::kIntegers) const = 0;
 };
 
 }  // namespace trimtab

@@ -41,7 +41,7 @@ class DecoderModel final : public CausalModel {
   at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const override {
     return decoder_.Forward(std::move(embeddings), context);
   }
-  at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace) const override {
+  at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace, Arithmetic arithmetic) const override {
     if (NeedsGradient(hidden)) {
       // bfloat16 logits would round what attribution measures: multiply in float32.
       const at::Tensor normed = ref::RmsNorm(hidden.to(at::kFloat), final_norm_, spec_.norm_eps, dtype());
@@ -51,7 +51,7 @@ class DecoderModel final : public CausalModel {
     Workspace& memory = workspace != nullptr ? *workspace : own;
     const at::Tensor rows = hidden.to(at::kFloat).contiguous();
     const int64_t count = rows.size(0), size = spec_.hidden_size;
-    memory.input.Reset(head_.input(), count, size);
+    memory.input.Reset(head_.input(arithmetic), count, size);
     for (int64_t row = 0; row < count; ++row) {
       NormalizeRow(rows.const_data_ptr<float>() + row * size, final_norm_.const_data_ptr<float>(), size,
                    static_cast<float>(spec_.norm_eps), memory.input, row);

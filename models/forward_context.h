@@ -4,6 +4,7 @@
 
 #include "models/attention/attention_backend.h"
 #include "models/layer_tap.h"
+#include "models/model_spec.h"
 #include "models/token_layout.h"
 
 namespace trimtab {
@@ -16,6 +17,7 @@ struct ForwardContext {
   LayerTap& tap;
   int64_t num_layers = -1;  // run only the first so many blocks (early exit); -1: all
   int64_t first_layer = 0;  // start at this block: the input is the residual stream that enters it
+  Arithmetic arithmetic = Arithmetic::kIntegers;
   // Memory of inference passes, and of their result; null: allocated for this pass.
   Workspace* workspace = nullptr;
 };

@@ -11,6 +11,11 @@ namespace trimtab {
 
 enum class Activation { kSilu, kGeluTanh };
 
+// How inference multiplies with weights that are kept as integers. Serving takes kIntegers: fast, but rows are rounded to
+// 8 bits on the way. Attribution looks at differences as small as that rounding: it takes kPlain, the weights' values in
+// bfloat16 or float32, as gradients do. No difference for other weights.
+enum class Arithmetic { kIntegers, kPlain };
+
 // Scaling of the rotary frequencies for contexts longer than the training context.
 struct RopeSpec {
   enum class Scaling { kNone, kLinear, kLlama3 };

@@ -171,7 +171,7 @@ at::Tensor ModelProbe::DifferentiableScore(const at::Tensor& hidden, const std::
     targets.push_back(token.target);
     weights.push_back(token.weight);
   }
-  const at::Tensor logits = loaded_->model->Logits(hidden.index_select(0, at::tensor(rows)));
+  const at::Tensor logits = loaded_->model->Logits(hidden.index_select(0, at::tensor(rows)), nullptr, kArithmetic);
   const at::Tensor chosen = at::log_softmax(logits, -1).gather(1, at::tensor(targets).unsqueeze(1)).squeeze(1);
   return (chosen * at::tensor(weights).to(at::kFloat)).sum();
 }
@@ -185,7 +185,7 @@ void ModelProbe::AddScores(const at::Tensor& hidden, const std::vector<ScoredTok
       rows.push_back(scored[i].row);
       targets.push_back(scored[i].target);
     }
-    const at::Tensor logits = loaded_->model->Logits(hidden.index_select(0, at::tensor(rows)));
+    const at::Tensor logits = loaded_->model->Logits(hidden.index_select(0, at::tensor(rows)), nullptr, kArithmetic);
     const at::Tensor chosen = (logits.gather(1, at::tensor(targets).unsqueeze(1)).squeeze(1) - logits.logsumexp({1}))
                                   .to(at::kDouble)
                                   .contiguous();
@@ -198,7 +198,8 @@ void ModelProbe::AddScores(const at::Tensor& hidden, const std::vector<ScoredTok
 at::Tensor ModelProbe::RunForest(const TokenForest& forest, LayerTap& tap) const {
   const TokenLayout layout = forest.Layout();
   TreeAttention attention(forest, loaded_->model->dtype());
-  return loaded_->model->Forward(forest.Embeddings(), {.layout = layout, .attention = attention, .tap = tap});
+  return loaded_->model->Forward(forest.Embeddings(),
+                                 {.layout = layout, .attention = attention, .tap = tap, .arithmetic = kArithmetic});
 }
 
 absl::StatusOr<std::vector<double>> ModelProbe::MaskedMargins(const EncodedPair& pair, MarginKind kind,
@@ -259,8 +260,8 @@ absl::StatusOr<std::vector<double>> ModelProbe::Margins(const EncodedPair& pair,
     for (int64_t i = 0; i < count; ++i) rows.insert(rows.end(), {prompts[begin + i], answers});
     DenseAttention attention;
     IdentityTap tap;
-    const at::Tensor hidden =
-        loaded_->model->Forward(at::cat(rows), {.layout = packed.layout, .attention = attention, .tap = tap});
+    const at::Tensor hidden = loaded_->model->Forward(
+        at::cat(rows), {.layout = packed.layout, .attention = attention, .tap = tap, .arithmetic = kArithmetic});
     for (ScoredToken& token : packed.scored) token.output += begin;
     AddScores(hidden, packed.scored, outputs);
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
@@ -282,8 +283,8 @@ absl::StatusOr<at::Tensor> ModelProbe::PromptGradients(const EncodedPair& pair, 
     for (int64_t i = 0; i < count; ++i) rows.insert(rows.end(), {leaf[i], answers});
     DenseAttention attention;
     IdentityTap tap;
-    const at::Tensor hidden =
-        loaded_->model->Forward(at::cat(rows), {.layout = packed.layout, .attention = attention, .tap = tap});
+    const at::Tensor hidden = loaded_->model->Forward(
+        at::cat(rows), {.layout = packed.layout, .attention = attention, .tap = tap, .arithmetic = kArithmetic});
     const at::Tensor score = DifferentiableScore(hidden, packed.scored);
     gradients.push_back(torch::autograd::grad({score}, {leaf})[0].to(at::kFloat));
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
@@ -321,7 +322,8 @@ at::Tensor ModelProbe::CaptureStates(const std::vector<at::Tensor>& prompts,
   loaded_->model->Forward(at::cat(rows), {.layout = layout,
                                           .attention = attention,
                                           .tap = tap,
-                                          .num_layers = *std::max_element(layers.begin(), layers.end()) + 1});
+                                          .num_layers = *std::max_element(layers.begin(), layers.end()) + 1,
+                                          .arithmetic = kArithmetic});
   std::vector<at::Tensor> by_layer;
   for (const at::Tensor& states : tap.states()) {
     std::vector<at::Tensor> means;
@@ -357,8 +359,8 @@ at::Tensor ModelProbe::SteeringGradients(const std::vector<const EncodedPair*>& 
   DenseAttention attention;
   SteeringGradientTap tap(layers, at::tensor(rows), at::tensor(groups), static_cast<int64_t>(pairs.size()),
                           hidden_size());
-  const at::Tensor hidden =
-      loaded_->model->Forward(at::cat(embeddings), {.layout = packed.layout, .attention = attention, .tap = tap});
+  const at::Tensor hidden = loaded_->model->Forward(
+      at::cat(embeddings), {.layout = packed.layout, .attention = attention, .tap = tap, .arithmetic = kArithmetic});
   const at::Tensor score = DifferentiableScore(hidden, packed.scored);
   return at::stack(torch::autograd::grad({score}, tap.leaves()), 1);
 }

@@ -120,6 +120,8 @@ class ModelProbe {
   absl::StatusOr<std::vector<double>> NeutralKl(const std::vector<SteeringSetting>& settings, JobContext& job);
 
  private:
+  // Of every pass: rounded rows would move a margin by as much as masking a token does.
+  static constexpr Arithmetic kArithmetic = Arithmetic::kPlain;
   // One log-probability: of `target` after `row`, times `weight`, is added to output `output`.
   struct ScoredToken {
     int64_t row = 0;

@@ -77,8 +77,8 @@ absl::StatusOr<std::vector<std::vector<double>>> ModelProbe::SteeredMargins(
     for (const EncodedPair* pair : batch) embeddings.push_back(Embed(PackedTokens(*pair, kind)));
     DenseAttention attention;
     CaptureTap tap(layers, at::arange(packed.layout.num_tokens, at::kLong));
-    const at::Tensor hidden =
-        loaded_->model->Forward(at::cat(embeddings), {.layout = packed.layout, .attention = attention, .tap = tap});
+    const at::Tensor hidden = loaded_->model->Forward(
+        at::cat(embeddings), {.layout = packed.layout, .attention = attention, .tap = tap, .arithmetic = kArithmetic});
     std::vector<double> plain(batch.size(), 0.0);
     if (!unsteered.empty()) AddScores(hidden, packed.scored, plain);
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
@@ -115,9 +115,9 @@ absl::Status ModelProbe::AddSteered(const std::vector<const EncodedPair*>& pairs
     SteeringTap tap(bank, rows);
     const TokenLayout layout = forest.Layout();
     TreeAttention attention(forest, loaded_->model->dtype());
-    const at::Tensor hidden =
-        loaded_->model->Forward(tap.At(Site::kBlockOutput, layer, forest.Embeddings()),
-                                {.layout = layout, .attention = attention, .tap = tap, .first_layer = layer + 1});
+    const at::Tensor hidden = loaded_->model->Forward(
+        tap.At(Site::kBlockOutput, layer, forest.Embeddings()),
+        {.layout = layout, .attention = attention, .tap = tap, .first_layer = layer + 1, .arithmetic = kArithmetic});
     AddScores(hidden, scored, outputs);
     forest = TokenForest();
     scored.clear();
@@ -186,9 +186,12 @@ at::Tensor ModelProbe::RunNeutral(at::Tensor hidden, int64_t first, int64_t num_
   }
   const TokenLayout layout = TokenLayout::Dense(std::move(spans));
   DenseAttention attention;
-  return loaded_->model->Forward(
-      std::move(hidden),
-      {.layout = layout, .attention = attention, .tap = tap, .num_layers = num_layers, .first_layer = first});
+  return loaded_->model->Forward(std::move(hidden), {.layout = layout,
+                                                     .attention = attention,
+                                                     .tap = tap,
+                                                     .num_layers = num_layers,
+                                                     .first_layer = first,
+                                                     .arithmetic = kArithmetic});
 }
 
 const at::Tensor& ModelProbe::NeutralStates(int64_t layer) {
@@ -214,8 +217,10 @@ double ModelProbe::MeanKl(const at::Tensor& unsteered, const at::Tensor& steered
   double sum = 0;
   for (int64_t begin = 0; begin < rows.size(0); begin += kKlRows) {
     const at::Tensor slice = rows.narrow(0, begin, std::min(kKlRows, rows.size(0) - begin));
-    const at::Tensor p = at::log_softmax(loaded_->model->Logits(unsteered.index_select(0, slice)), -1);
-    const at::Tensor q = at::log_softmax(loaded_->model->Logits(steered.index_select(0, slice)), -1);
+    const at::Tensor p =
+        at::log_softmax(loaded_->model->Logits(unsteered.index_select(0, slice), nullptr, kArithmetic), -1);
+    const at::Tensor q =
+        at::log_softmax(loaded_->model->Logits(steered.index_select(0, slice), nullptr, kArithmetic), -1);
     sum += (p.exp() * (p - q)).sum(-1).to(at::kDouble).sum().item<double>();
   }
   return sum / static_cast<double>(rows.size(0));

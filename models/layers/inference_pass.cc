@@ -79,11 +79,11 @@ at::Tensor InferencePass::Tapped(Site site, int64_t layer, at::Tensor value) con
 void InferencePass::Block(int64_t layer, const DecoderLayerWeights& weights, const at::Tensor& cos,
                           const at::Tensor& sin) {
   const int64_t heads = spec_.num_heads, kv_heads = spec_.num_kv_heads, d = spec_.head_dim;
-  UpdateRows(&weights.attention_norm, weights.qkv.input());
+  UpdateRows(&weights.attention_norm, weights.qkv.input(context_.arithmetic));
   const at::Tensor qkv = workspace_.qkv.Get(rows_, (heads + 2 * kv_heads) * d, at::kFloat);
   weights.qkv.Multiply(workspace_.input.view(), rows_, qkv.mutable_data_ptr<float>());
 
-  const RowForm form = weights.attention_output.input();
+  const RowForm form = weights.attention_output.input(context_.arithmetic);
   const at::ScalarType mixed_type = form == RowForm::kBFloat16 ? at::kBFloat16 : at::kFloat;
   at::Tensor mixed = workspace_.attended.Get(rows_, heads * d, mixed_type);
   at::Tensor by_head = mixed.view({rows_, heads, d});
@@ -103,8 +103,8 @@ void InferencePass::Block(int64_t layer, const DecoderLayerWeights& weights, con
   weights.attention_output.Multiply(attended, rows_, delta_.mutable_data_ptr<float>());
   delta_ = Tapped(Site::kAttentionOutput, layer, delta_);
 
-  UpdateRows(&weights.mlp_norm, weights.gate_up.input());
-  workspace_.gated.Reset(weights.down.input(), rows_, weights.down.columns());
+  UpdateRows(&weights.mlp_norm, weights.gate_up.input(context_.arithmetic));
+  workspace_.gated.Reset(weights.down.input(context_.arithmetic), rows_, weights.down.columns());
   weights.gate_up.Multiply(workspace_.input.view(), rows_, spec_.layers[static_cast<size_t>(layer)].activation,
                            workspace_.gated);
   delta_ = workspace_.delta.Get(rows_, spec_.hidden_size, at::kFloat);

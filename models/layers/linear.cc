@@ -76,22 +76,23 @@ int64_t Linear::bytes() const {
                       : 0;
 }
 
-RowForm Linear::input() const {
-  if (quantized_ != nullptr) return RowForm::kGroups8;
+RowForm Linear::input(Arithmetic arithmetic) const {
+  if (quantized_ != nullptr && arithmetic == Arithmetic::kIntegers) return RowForm::kGroups8;
   return plain_type_ == at::kFloat ? RowForm::kFloat32 : RowForm::kBFloat16;
 }
 
 void Linear::Multiply(const RowView& x, int64_t count, float* out) const {
   const float* bias = bias_.defined() ? bias_.const_data_ptr<float>() : nullptr;
-  if (quantized_ != nullptr) {
+  if (quantized_ != nullptr && x.form == RowForm::kGroups8) {
     quantized_->Multiply(x.groups(), count, bias, out);
   } else if (packed_ != nullptr) {
     packed_->Multiply(x.values, count, bias, out);
   } else {
     const at::NoGradGuard no_grad;
-    const at::Tensor input = at::from_blob(const_cast<void*>(x.values), {count, columns_}, plain_->options());
+    const at::Tensor plain = weight();
+    const at::Tensor input = at::from_blob(const_cast<void*>(x.values), {count, columns_}, plain.options());
     at::from_blob(out, {count, rows_}, at::TensorOptions().dtype(at::kFloat))
-        .copy_(at::linear(input, *plain_, bias == nullptr ? std::nullopt : std::optional(bias_.to(plain_type_))));
+        .copy_(at::linear(input, plain, bias == nullptr ? std::nullopt : std::optional(bias_.to(plain_type_))));
   }
 }
 
@@ -151,8 +152,8 @@ GatedLinear::GatedLinear(const GroupedWeight& gate, const GroupedWeight& up, at:
 void GatedLinear::Multiply(const RowView& x, int64_t count, Activation activation, RowBuffer& out) const {
   const float* bias = both_.bias().defined() ? both_.bias().const_data_ptr<float>() : nullptr;
   const int64_t blocks = both_.rows() / PackedMatrix::kBlock, row_blocks = (count + kTaskRows - 1) / kTaskRows;
-  std::vector<float> whole;  // [count, 2 F'], where there are no blocks
-  if (!both_.has_blocks()) {
+  std::vector<float> whole;  // [count, 2 F'], where there are no blocks for rows in this form
+  if (!both_.has_blocks() || x.form != both_.input()) {
     whole.resize(static_cast<size_t>(count * both_.rows()));
     both_.Multiply(x, count, whole.data());
   }

@@ -29,9 +29,10 @@ class Linear {
   at::ScalarType plain_type() const { return plain_type_; }
   int64_t bytes() const;  // of the weight as it is kept
 
-  // Inference: rows of x in the form of input() -> out [count, N] float32. A row does not depend on the others, bit for
-  // bit, where the processor has the kernels (has_blocks).
-  RowForm input() const;
+  // Inference: rows of x in a form of input() -> out [count, N] float32. A row does not depend on the others, bit for
+  // bit, where the processor has the kernels (has_blocks) and
+  // integers are not computed with as plain numbers.
+  RowForm input(Arithmetic arithmetic = Arithmetic::kIntegers) const;
   void Multiply(const RowView& x, int64_t count, float* out) const;
   // Whether MultiplyBlock works: `out` gets 64 columns of x W^T (no bias), zeros beyond N.
   bool has_blocks() const { return plain_ == nullptr; }
@@ -63,8 +64,8 @@ class GatedLinear {
   GatedLinear(const GroupedWeight& gate, const GroupedWeight& up, at::ScalarType plain_type);
 
   int64_t bytes() const { return both_.bytes(); }
-  RowForm input() const { return both_.input(); }
-  // Rows of x in the form of input() -> the first `count` rows of `out`, which has F columns and any form (8-bit groups
+  RowForm input(Arithmetic arithmetic = Arithmetic::kIntegers) const { return both_.input(arithmetic); }
+  // Rows of x in a form of input() -> the first `count` rows of `out`, which has F columns and any form (8-bit groups
   // if F is a multiple of 32).
   void Multiply(const RowView& x, int64_t count, Activation activation, RowBuffer& out) const;
   // Differentiable: x [T, K] in the plain type -> [T, F] in that type.

@@ -176,6 +176,21 @@ INSTANTIATE_TEST_SUITE_P(Forms, EquivalenceTest, testing::Values(Form::kFloat32,
                                                                   : "Grouped";
                          });
 
+TEST(PlainArithmeticTest, IntegersComputeAsGradientsDo) {
+  const std::shared_ptr<const CausalModel> model = MakeTinyModel({.grouped = true});
+  const TokenLayout layout = OneSequence(kLength);
+  const at::Tensor embeddings = model->Embed(at::tensor(RandomTokens(kLength, 11)));
+  const auto logits = [&](const at::Tensor& x, Arithmetic arithmetic) {
+    DenseAttention attention;
+    IdentityTap tap;
+    const ForwardContext context{.layout = layout, .attention = attention, .tap = tap, .arithmetic = arithmetic};
+    return model->Logits(model->Forward(x, context), nullptr, arithmetic).detach();
+  };
+  const at::Tensor gradient = logits(embeddings.clone().requires_grad_(true), Arithmetic::kPlain);
+  EXPECT_LT(MaxDifference(gradient, logits(embeddings, Arithmetic::kPlain)), 1e-3);
+  EXPECT_GT(MaxDifference(gradient, logits(embeddings, Arithmetic::kIntegers)), 1e-2);
+}
+
 // [prompt | preferred | dispreferred] and the difference of the two log-probabilities.
 class GradientTest : public testing::Test {
  protected:

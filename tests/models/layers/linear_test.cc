@@ -73,6 +73,26 @@ TEST(LinearTest, IntegersAreCloseToTheirPlainWeight) {
   }
 }
 
+TEST(LinearTest, PlainArithmeticWithIntegersIsWhatGradientsSee) {
+  at::manual_seed(5);
+  const Linear linear(RandomWeight(4, 70, 96), at::randn({70}), at::kFloat);
+  const at::Tensor x = at::randn({9, 96});
+  EXPECT_EQ(linear.input(Arithmetic::kPlain), RowForm::kFloat32);
+  at::Tensor out = at::empty({9, 70}, at::kFloat);
+  const RowBuffer rows = Rows(linear.input(Arithmetic::kPlain), x);
+  linear.Multiply(rows.view(), 9, out.mutable_data_ptr<float>());
+  EXPECT_TRUE(at::allclose(out, linear(x), 1e-5, 1e-5));
+
+  const GroupedWeight gate = RandomWeight(4, 96, 64), up = RandomWeight(4, 96, 64);
+  const GatedLinear gated(gate, up, at::kFloat);
+  const at::Tensor y = at::randn({11, 64});
+  RowBuffer result;
+  result.Reset(RowForm::kFloat32, 11, 96);
+  gated.Multiply(Rows(gated.input(Arithmetic::kPlain), y).view(), 11, Activation::kSilu, result);
+  const at::Tensor actual = at::from_blob(const_cast<void*>(result.view().values), {11, 96}, at::kFloat);
+  EXPECT_TRUE(at::allclose(actual, gated.Differentiable(y, Activation::kSilu), 1e-4, 1e-4));
+}
+
 TEST(LinearTest, GradientReachesTheInput) {
   const at::Tensor weight = at::randn({8, 6});
   const at::Tensor x = at::randn({2, 6}).requires_grad_(true);

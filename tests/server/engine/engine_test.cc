@@ -486,8 +486,8 @@ class FaultyModel final : public CausalModel {
     return model_->Forward(std::move(embeddings), context);
   }
   int64_t weight_bytes() const override { return model_->weight_bytes(); }
-  at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace) const override {
-    return model_->Logits(hidden, workspace);
+  at::Tensor Logits(const at::Tensor& hidden, Workspace* workspace, Arithmetic arithmetic) const override {
+    return model_->Logits(hidden, workspace, arithmetic);
   }
 
   mutable std::atomic<int> fault{0};

@@ -38,7 +38,7 @@ class VotingModel final : public CausalModel {
     return context.attention.Attend(0, same, same, values, context.layout).squeeze(1);
   }
   int64_t weight_bytes() const override { return 0; }
-  at::Tensor Logits(const at::Tensor& hidden, Workspace*) const override { return hidden.matmul(readout_); }
+  at::Tensor Logits(const at::Tensor& hidden, Workspace*, Arithmetic) const override { return hidden.matmul(readout_); }
 
  private:
   const ModelSpec spec_;
