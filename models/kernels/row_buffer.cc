@@ -12,19 +12,6 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr int64_t kPiece = 256;  // normalised values that are held at a time: whole groups
 
-float SumOfSquares(const float* row, int64_t size) {
-  Float8 a{}, b{};  // two chains hide the latency of the additions
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= size; i += 2 * kLanes) {
-    const Float8 x = Load8(row + i), y = Load8(row + i + kLanes);
-    a += x * x;
-    b += y * y;
-  }
-  float sum = Sum8(a + b);
-  for (; i < size; ++i) sum += row[i] * row[i];
-  return sum;
-}
-
 // gelu_tanh(x) = x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)), silu(x) = x * sigmoid(x).
 template <Activation activation>
 Float8 Activate(Float8 x) {

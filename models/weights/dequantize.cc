@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "models/weights/k_scale.h"
+
 namespace trimtab {
 namespace {
 
@@ -72,22 +74,12 @@ void BlockQ8_0(const uint8_t* in, float* out) {
   for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(static_cast<int8_t>(in[2 + i])) * scale;
 }
 
-// The 6-bit scale and minimum of sub-block `index` (0..7) in the 12 packed bytes of Q4_K and Q5_K.
-struct ScaleAndMinimum {
-  int scale, minimum;
-};
-ScaleAndMinimum UnpackScale(const uint8_t* packed, int index) {
-  if (index < 4) return {packed[index] & 63, packed[index + 4] & 63};
-  return {(packed[index + 4] & 15) | ((packed[index - 4] >> 6) << 4),
-          (packed[index + 4] >> 4) | ((packed[index] >> 6) << 4)};
-}
-
 // Sub-blocks 2c and 2c + 1 of 32 elements share the 32 bytes of chunk c: low 4 bits, then high 4 bits. Bit s of
 // `fifth_bits[i]` is the fifth bit of element i in sub-block s; null for Q4_K.
 void BlockK(const uint8_t* in, const uint8_t* fifth_bits, const uint8_t* quants, float* out) {
   const float scale = ReadHalf(in), minimum = ReadHalf(in + 2);
   for (int sub = 0; sub < 8; ++sub) {
-    const ScaleAndMinimum packed = UnpackScale(in + 4, sub);
+    const KScale packed = UnpackKScale(in + 4, sub);
     const float sub_scale = scale * static_cast<float>(packed.scale);
     const float sub_minimum = minimum * static_cast<float>(packed.minimum);
     const uint8_t* chunk = quants + sub / 2 * 32;

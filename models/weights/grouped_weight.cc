@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "models/weights/k_scale.h"
+
 namespace trimtab {
 namespace {
 
@@ -65,11 +67,9 @@ void ReadBlock(ElementType type, const uint8_t* in, Group& group) {
 
 // Sub-block `sub` (0..7) of a block of Q4_K or Q5_K.
 void ReadSubBlock(ElementType type, const uint8_t* in, int sub, Group& group) {
-  const uint8_t* packed = in + 4;
-  const int scale = sub < 4 ? packed[sub] & 63 : (packed[sub + 4] & 15) | ((packed[sub - 4] >> 6) << 4);
-  const int minimum = sub < 4 ? packed[sub + 4] & 63 : (packed[sub + 4] >> 4) | ((packed[sub] >> 6) << 4);
-  group.scale = ReadHalf(in) * static_cast<float>(scale);
-  group.minimum = -ReadHalf(in + 2) * static_cast<float>(minimum);
+  const KScale packed = UnpackKScale(in + 4, sub);
+  group.scale = ReadHalf(in) * static_cast<float>(packed.scale);
+  group.minimum = -ReadHalf(in + 2) * static_cast<float>(packed.minimum);
   const bool five = type == ElementType::kQ5_K;
   const uint8_t* chunk = in + (five ? 48 : 16) + sub / 2 * 32;
   for (int i = 0; i < 32; ++i) {

@@ -18,19 +18,6 @@ constexpr float kMinNorm = 1e-8f;
 constexpr int64_t kPiece = 512;  // elements of the edit that are held at a time
 constexpr int64_t kRowsPerTask = 16;
 
-float SumOfSquares(const float* x, int64_t size) {
-  Float8 a{}, b{};  // two chains hide the latency of the additions
-  int64_t i = 0;
-  for (; i + 2 * kLanes <= size; i += 2 * kLanes) {
-    const Float8 x0 = Load8(x + i), x1 = Load8(x + i + kLanes);
-    a += x0 * x0;
-    b += x1 * x1;
-  }
-  float sum = Sum8(a + b);
-  for (; i < size; ++i) sum += x[i] * x[i];
-  return sum;
-}
-
 void Scale(float* x, int64_t size, float factor) {
   int64_t i = 0;
   for (; i + kLanes <= size; i += kLanes) Store8(x + i, Load8(x + i) * factor);

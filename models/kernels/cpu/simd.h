@@ -48,6 +48,20 @@ inline float Sum8(Float8 value) {
   return ((value[0] + value[4]) + (value[2] + value[6])) + ((value[1] + value[5]) + (value[3] + value[7]));
 }
 
+// Two chains hide the latency of the additions; the order is always the same.
+inline float SumOfSquares(const float* x, int64_t size) {
+  Float8 a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= size; i += 2 * kLanes) {
+    const Float8 first = Load8(x + i), second = Load8(x + i + kLanes);
+    a += first * first;
+    b += second * second;
+  }
+  float sum = Sum8(a + b);
+  for (; i < size; ++i) sum += x[i] * x[i];
+  return sum;
+}
+
 // e^x to about 2 units in the last place: 2^n e^r with |r| <= ln(2)/2, the polynomial of Cephes' expf. Below -87 the
 // result is 0 (also for -infinity), above 88 infinity-like large; a NaN gives a NaN.
 inline Float8 Exp8(Float8 x) {
