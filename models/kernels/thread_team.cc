@@ -16,12 +16,14 @@ constexpr std::chrono::microseconds kAwake{200};
 
 thread_local ThreadTeam* current_team = nullptr;
 
-bool HasTask(uint64_t section) { return (section & 0xffffffffu) < section >> kHalf; }
+uint64_t Pack(int64_t next, int64_t end) { return static_cast<uint64_t>(end) << kHalf | static_cast<uint64_t>(next); }
+int64_t Next(uint64_t left) { return static_cast<int64_t>(left & 0xffffffffu); }
+int64_t End(uint64_t left) { return static_cast<int64_t>(left >> kHalf); }
 
 }  // namespace
 
-ThreadTeam::ThreadTeam(int size) {
-  for (int i = 1; i < size; ++i) workers_.emplace_back([this] { Work(); });
+ThreadTeam::ThreadTeam(int size) : ranges_(static_cast<size_t>(std::max(size, 1))) {
+  for (size_t i = 1; i < ranges_.size(); ++i) workers_.emplace_back([this, i] { Work(i); });
 }
 
 ThreadTeam::~ThreadTeam() {
@@ -31,14 +33,26 @@ ThreadTeam::~ThreadTeam() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-int64_t ThreadTeam::Claim() {
-  uint64_t section = section_.load(std::memory_order_relaxed);
-  while (HasTask(section)) {
-    if (section_.compare_exchange_weak(section, section + 1, std::memory_order_acquire, std::memory_order_relaxed)) {
-      return static_cast<int64_t>(section & 0xffffffffu);
+int64_t ThreadTeam::Claim(size_t self) {
+  for (size_t i = 0; i < ranges_.size(); ++i) {
+    std::atomic<uint64_t>& range = ranges_[(self + i) % ranges_.size()].left;
+    uint64_t left = range.load(std::memory_order_relaxed);
+    while (Next(left) < End(left)) {
+      const bool mine = i == 0;
+      const uint64_t rest = mine ? Pack(Next(left) + 1, End(left)) : Pack(Next(left), End(left) - 1);
+      if (range.compare_exchange_weak(left, rest, std::memory_order_acquire, std::memory_order_relaxed)) {
+        return mine ? Next(left) : End(left) - 1;
+      }
     }
   }
   return -1;
+}
+
+bool ThreadTeam::HasTask() const {
+  return std::any_of(ranges_.begin(), ranges_.end(), [](const Range& range) {
+    const uint64_t left = range.left.load();
+    return Next(left) < End(left);
+  });
 }
 
 void ThreadTeam::Run(int64_t tasks, Body body) {
@@ -54,13 +68,16 @@ void ThreadTeam::RunSection(int64_t first, int64_t tasks, Body body) {
   body_ = &body;
   first_ = first;
   done_.store(0, std::memory_order_relaxed);
-  section_.store(static_cast<uint64_t>(tasks) << kHalf);  // sequentially consistent with sleeping_: see Work
+  const auto size = static_cast<int64_t>(ranges_.size());
+  for (int64_t i = size - 1; i >= 0; --i) {
+    ranges_[static_cast<size_t>(i)].left.store(Pack(i * tasks / size, (i + 1) * tasks / size));  // ordered: see Work
+  }
   if (sleeping_.load() > 0) {
     wakes_.fetch_add(1);
     wakes_.notify_all();
   }
   int64_t mine = 0;
-  for (int64_t task = Claim(); task >= 0; task = Claim()) {
+  for (int64_t task = Claim(0); task >= 0; task = Claim(0)) {
     body(first + task);
     ++mine;
   }
@@ -74,12 +91,12 @@ void ThreadTeam::RunSection(int64_t first, int64_t tasks, Body body) {
   }
 }
 
-void ThreadTeam::Work() {
+void ThreadTeam::Work(size_t self) {
   while (!stopping_.load(std::memory_order_relaxed)) {
     const auto begin = std::chrono::steady_clock::now();
     bool worked = false;
     for (int looks = 1; !worked; ++looks) {
-      for (int64_t task = Claim(); task >= 0; task = Claim()) {
+      for (int64_t task = Claim(self); task >= 0; task = Claim(self)) {
         (*body_)(first_ + task);
         done_.fetch_add(1, std::memory_order_release);
         worked = true;
@@ -91,7 +108,7 @@ void ThreadTeam::Work() {
     const uint32_t wakes = wakes_.load();
     sleeping_.fetch_add(1);
     // Either this look sees a section that has just begun, or its caller sees that this worker sleeps.
-    if (!HasTask(section_.load()) && !stopping_.load()) wakes_.wait(wakes);
+    if (!HasTask() && !stopping_.load()) wakes_.wait(wakes);
     sleeping_.fetch_sub(1);
   }
 }

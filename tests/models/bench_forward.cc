@@ -1,5 +1,6 @@
-// Speed of the forward pass alone, without an engine: bench_forward MODEL [float32|bfloat16|file [BATCH]]. For a quiet machine, with
-// OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0.
+// Speed of the forward pass alone, without an engine: bench_forward MODEL [float32|bfloat16|file [BATCH [REPEATS]]],
+// the best of some repeats of 64 steps after prompts of 32 tokens. For a quiet machine, with OMP_WAIT_POLICY=PASSIVE
+// GOMP_SPINCOUNT=0.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -50,23 +51,24 @@ int Main(int argc, char** argv) {
   const ScopedTeam scope(&team);
   double best = 0;
   const int64_t only = argc > 3 ? std::atoll(argv[3]) : 0;
-  for (int repeat = 0; repeat < (only > 0 ? 0 : 5); ++repeat) {
+  const int64_t repeats = argc > 4 ? std::atoll(argv[4]) : 5;
+  for (int repeat = 0; repeat < (only > 0 ? 0 : repeats); ++repeat) {
     PagedRun run(model, 40, 16);
     best = std::max(best, 512 / Seconds([&] { run.LastLogits(Prompts(1, 512)); }));
   }
   if (only == 0) std::printf("prefill of 512: %.0f tokens/s\n", best);
   for (const int64_t batch : {1, 4, 8, 16, 32}) {
     if (only > 0 && batch != only) continue;
-    PagedRun run(model, 20 * batch, 16);
-    std::vector<PagedRun::Chunk> chunks = Prompts(batch, 100);
-    run.LastLogits(chunks);
-    for (PagedRun::Chunk& chunk : chunks) chunk.tokens = {77};
     best = 0;
-    for (int repeat = 0; repeat < 5; ++repeat) {
+    for (int repeat = 0; repeat < repeats; ++repeat) {
+      PagedRun run(model, 6 * batch, 16);
+      std::vector<PagedRun::Chunk> chunks = Prompts(batch, 32);
+      run.LastLogits(chunks);
+      for (PagedRun::Chunk& chunk : chunks) chunk.tokens = {77};
       const double seconds = Seconds([&] {
-        for (int step = 0; step < 32; ++step) run.LastLogits(chunks);
+        for (int step = 0; step < 64; ++step) run.LastLogits(chunks);
       });
-      best = std::max(best, static_cast<double>(batch) * 32 / seconds);
+      best = std::max(best, static_cast<double>(batch) * 64 / seconds);
     }
     std::printf("decode of %ld: %.1f tokens/s\n", static_cast<long>(batch), best);
   }
