@@ -37,7 +37,7 @@ void ExpectHas(const Fields& expected) {
 TEST(Api, ServicesHaveTheirMethods) {
   const std::map<std::string, std::set<std::string>> expected = {
       {"trimtab.v1.GenerationService", {"Generate", "StreamGenerate", "Score", "CountTokens"}},
-      {"trimtab.v1.ModelService", {"GetModel", "ListModels"}},
+      {"trimtab.v1.ModelService", {"GetModel", "ListModels", "LoadModel", "UnloadModel"}},
       {"trimtab.v1.ObjectiveService",
        {"RegisterObjective", "GetObjective", "ListObjectives", "UpdateObjective", "DeleteObjective", "ListRevisions",
         "GetRevision", "PromoteRevision", "GetAttributions", "ListSteeringMethods", "GetSteeringMethod"}},
@@ -91,7 +91,11 @@ TEST(Api, ObjectivesKeepTheirNumbers) {
 
 TEST(Api, ModelsAndDriftKeepTheirNumbers) {
   ExpectHas<v1::Model>({"1 name", "2 display_name", "3 architecture", "4 modalities*", "5 context_length",
-                        "6 num_layers", "7 hidden_size", "8 device", "9 dtype", "10 fingerprint", "11 state"});
+                        "6 num_layers", "7 hidden_size", "8 device", "9 dtype", "10 fingerprint", "11 state", "18 path",
+                        "19 error", "20 weight_bytes", "21 kv_cache_bytes"});
+  ExpectHas<v1::LoadModelRequest>(
+      {"1 model_id", "2 path", "3 request_id", "4 validate_only", "5 kv_cache_mib?", "6 precision"});
+  ExpectHas<v1::UnloadModelRequest>({"1 name", "2 request_id", "3 validate_only", "4 drain_timeout"});
   ExpectHas<v1::EvaluateDriftRequest>({"1 parent", "2 steering*", "3 suite", "4 max_items", "5 seed"});
   ExpectHas<v1::DriftReport>({"1 name", "2 steering*", "3 suite", "4 items", "5 baseline_accuracy", "6 accuracy",
                               "7 accuracy_delta", "8 ci95_low", "9 ci95_high", "10 mcnemar_p", "11 flip_rate",
