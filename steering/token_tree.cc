@@ -1,5 +1,6 @@
 #include "steering/token_tree.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
@@ -120,11 +121,12 @@ TreeAttention::Batch TreeAttention::MakeBatch(const std::vector<Unit>& units, co
     const Unit& unit = units[m];
     const auto own_rows = static_cast<int64_t>(unit.rows.size()), own_keys = static_cast<int64_t>(unit.keys.size());
     for (int64_t i = 0; i < batch.max_rows; ++i) {
-      // A padding query sees the first key, so that its softmax is defined; its result is not read.
+      // A padding query is the first one again, so that its softmax is defined; its result is not read.
+      const int64_t row = i < own_rows ? i : 0;
       for (int64_t j = 0; j < own_keys; ++j) {
-        if (i < own_rows ? unit.visible[i * own_keys + j] != 0 : j == 0) values[i * batch.max_keys + j] = 0;
+        if (unit.visible[row * own_keys + j] != 0) values[i * batch.max_keys + j] = 0;
       }
-      rows.push_back(unit.rows[i < own_rows ? i : 0]);
+      rows.push_back(unit.rows[row]);
     }
     for (int64_t j = 0; j < batch.max_keys; ++j) keys.push_back(unit.keys[j < own_keys ? j : 0]);
     values += batch.max_rows * batch.max_keys;
@@ -179,11 +181,22 @@ TreeAttention::TreeAttention(const TokenForest& forest, at::ScalarType dtype) {
   place_ = at::tensor(place);
 }
 
-at::Tensor TreeAttention::Attend(int64_t, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 const TokenLayout&) {
+const at::Tensor& TreeAttention::BiasOf(Batch& batch, int64_t window, const at::Tensor& positions) {
+  if (window == 0) return batch.bias;
+  const auto [found, is_new] = batch.windowed.try_emplace(window);
+  if (is_new) {
+    const at::Tensor row = positions.index_select(0, batch.rows).view({batch.units, 1, batch.max_rows, 1});
+    const at::Tensor key = positions.index_select(0, batch.keys).view({batch.units, 1, 1, batch.max_keys});
+    found->second = batch.bias.masked_fill(row - key >= window, -std::numeric_limits<float>::infinity());
+  }
+  return found->second;
+}
+
+at::Tensor TreeAttention::Attend(int64_t, const AttentionRule& rule, const at::Tensor& q, const at::Tensor& k,
+                                 const at::Tensor& v, const TokenLayout& layout) {
   const int64_t heads = q.size(1), kv_heads = k.size(1), head_dim = q.size(2), group = heads / kv_heads;
   std::vector<at::Tensor> outputs;
-  for (const Batch& batch : batches_) {
+  for (Batch& batch : batches_) {
     // [units, heads, rows, head_dim]; the heads of a group read the same keys and values.
     const at::Tensor queries =
         q.index_select(0, batch.rows).view({batch.units, batch.max_rows, heads, head_dim}).permute({0, 2, 1, 3});
@@ -194,7 +207,9 @@ at::Tensor TreeAttention::Attend(int64_t, const at::Tensor& q, const at::Tensor&
           .expand({batch.units, kv_heads, group, batch.max_keys, head_dim})
           .reshape({batch.units, heads, batch.max_keys, head_dim});
     };
-    outputs.push_back(at::scaled_dot_product_attention(queries, shared(k), shared(v), batch.bias)
+    outputs.push_back(at::scaled_dot_product_attention(queries, shared(k), shared(v),
+                                                       BiasOf(batch, rule.window, layout.positions),
+                                                       /*dropout_p=*/0.0, /*is_causal=*/false, rule.scale)
                           .permute({0, 2, 1, 3})
                           .reshape({batch.units * batch.max_rows, heads, head_dim}));
   }

@@ -7,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "models/attention/attention_backend.h"
@@ -54,8 +55,8 @@ class TokenForest {
 class TreeAttention final : public AttentionBackend {
  public:
   TreeAttention(const TokenForest& forest, at::ScalarType dtype);
-  at::Tensor Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                    const TokenLayout& layout) override;
+  at::Tensor Attend(int64_t layer, const AttentionRule& rule, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v, const TokenLayout& layout) override;
 
  private:
   struct Unit {
@@ -65,11 +66,13 @@ class TreeAttention final : public AttentionBackend {
   };
   struct Batch {
     int64_t units = 0, max_rows = 0, max_keys = 0;
-    at::Tensor rows, keys;  // [units * max_rows], [units * max_keys] int64; padding repeats the first
+    at::Tensor rows, keys;  // [units * max_rows], [units * max_keys] int64; padding repeats the unit's first
     at::Tensor bias;        // [units, 1, max_rows, max_keys] in the activations' type: 0 or minus infinity
+    std::map<int64_t, at::Tensor> windowed;  // by window: the bias with what is too far back hidden as well
   };
   static std::vector<Unit> Units(const TokenForest& forest);
   static Batch MakeBatch(const std::vector<Unit>& units, const std::vector<size_t>& members, at::ScalarType dtype);
+  static const at::Tensor& BiasOf(Batch& batch, int64_t window, const at::Tensor& positions);  // positions [num_rows]
 
   std::vector<Batch> batches_;
   at::Tensor place_;  // [num_rows] int64: where each row's result stands in the batches' outputs, one after another

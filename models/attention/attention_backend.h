@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "models/model_spec.h"
 #include "models/token_layout.h"
 
 namespace trimtab {
@@ -15,9 +16,9 @@ class AttentionBackend {
  public:
   virtual ~AttentionBackend() = default;
   // q: [num_tokens, num_heads, head_dim]; k, v: [num_tokens, num_kv_heads, head_dim], rotary embedding applied.
-  // Scale is 1/sqrt(head_dim). Returns [num_tokens, num_heads, head_dim] in q's type.
-  virtual at::Tensor Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const TokenLayout& layout) = 0;
+  // Returns [num_tokens, num_heads, head_dim] in q's type.
+  virtual at::Tensor Attend(int64_t layer, const AttentionRule& rule, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& v, const TokenLayout& layout) = 0;
 
   // The same from what the projection leaves, for inference: qkv [num_tokens, num_heads + 2 * num_kv_heads, head_dim],
   // rotary embedding not applied, float32 or bfloat16; cos, sin: float32 [num_tokens, head_dim / 2]. Writes `out`, a
@@ -25,8 +26,8 @@ class AttentionBackend {
   // calls Attend.
   // Callers give qkv in the model's own type unless the backend says that it takes float32 as well.
   virtual bool TakesFloat32() const { return false; }
-  virtual void AttendRotated(int64_t layer, const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin,
-                             const TokenLayout& layout, at::Tensor& out);
+  virtual void AttendRotated(int64_t layer, const AttentionRule& rule, const at::Tensor& qkv, const at::Tensor& cos,
+                             const at::Tensor& sin, const TokenLayout& layout, at::Tensor& out);
 };
 
 }  // namespace trimtab

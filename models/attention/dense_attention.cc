@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 namespace trimtab {
@@ -15,20 +16,21 @@ bool SameShape(const SequenceSpan& a, const SequenceSpan& b) {
   return a.length == b.length && a.branches == b.branches;
 }
 
-// Additive mask of [prompt | branch | branch ...]: 0 where a row may look, -inf elsewhere.
-at::Tensor BranchMask(const SequenceSpan& span, at::ScalarType dtype) {
-  at::Tensor mask = at::full({span.length, span.length}, -std::numeric_limits<float>::infinity(), at::kFloat);
+// Additive mask of [prompt | branch | branch ...]: 0 where a row may look, -inf elsewhere. `window` > 0.
+at::Tensor Mask(int64_t length, const std::vector<int64_t>& branches, int64_t window, at::ScalarType dtype) {
+  at::Tensor mask = at::full({length, length}, -std::numeric_limits<float>::infinity(), at::kFloat);
   float* cells = mask.mutable_data_ptr<float>();
-  const int64_t prompt = span.prompt_length();
   const auto allow = [&](int64_t row, int64_t from, int64_t to) {
-    for (int64_t column = from; column < to; ++column) cells[row * span.length + column] = 0;
+    for (int64_t column = from; column < to; ++column) cells[row * length + column] = 0;
   };
-  for (int64_t row = 0; row < prompt; ++row) allow(row, 0, row + 1);
+  const int64_t prompt = length - std::accumulate(branches.begin(), branches.end(), int64_t{0});
+  for (int64_t row = 0; row < prompt; ++row) allow(row, std::max<int64_t>(0, row + 1 - window), row + 1);
   int64_t begin = prompt;
-  for (int64_t branch : span.branches) {
-    for (int64_t row = begin; row < begin + branch; ++row) {
-      allow(row, 0, prompt);
-      allow(row, begin, row + 1);
+  for (int64_t branch : branches) {
+    for (int64_t i = 0; i < branch; ++i) {
+      const int64_t first = prompt + i + 1 - window;  // position, of [prompt | branch]
+      allow(begin + i, std::max<int64_t>(0, first), prompt);
+      allow(begin + i, begin + std::max<int64_t>(0, first - prompt), begin + i + 1);
     }
     begin += branch;
   }
@@ -50,9 +52,9 @@ void DenseAttention::Plan(const TokenLayout& layout, at::ScalarType dtype) {
     if (last != nullptr && SameShape(*last, span)) {
       ++runs_.back().count;
     } else {
-      runs_.push_back({span.begin, span.length, 1, {}});
-      // One branch continues the prompt like any causal sequence.
-      if (span.branches.size() > 1) runs_.back().mask = BranchMask(span, dtype);
+      int64_t longest = 0;
+      for (const int64_t branch : span.branches) longest = std::max(longest, branch);
+      runs_.push_back({span.begin, span.length, 1, span.branches, span.prompt_length() + longest, {}});
     }
     last = &span;
   }
@@ -60,18 +62,29 @@ void DenseAttention::Plan(const TokenLayout& layout, at::ScalarType dtype) {
   dtype_ = dtype;
 }
 
-at::Tensor DenseAttention::Attend(int64_t, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const TokenLayout& layout) {
+const at::Tensor& DenseAttention::MaskOf(Run& run, int64_t window) const {
+  if (window >= run.positions) window = 0;
+  const auto [found, is_new] = run.masks.try_emplace(window);
+  // One branch continues the prompt like any causal sequence.
+  if (is_new && (window > 0 || run.branches.size() > 1)) {
+    found->second = Mask(run.length, run.branches, window > 0 ? window : run.positions, dtype_);
+  }
+  return found->second;
+}
+
+at::Tensor DenseAttention::Attend(int64_t, const AttentionRule& rule, const at::Tensor& q, const at::Tensor& k,
+                                  const at::Tensor& v, const TokenLayout& layout) {
   if (!IsPlanned(layout, q.scalar_type())) Plan(layout, q.scalar_type());
   const bool grouped = q.size(1) != k.size(1);
   std::vector<at::Tensor> outputs;
-  for (const Run& run : runs_) {
+  for (Run& run : runs_) {
     const auto batch = [&run](const at::Tensor& x) {  // [rows, H, d] -> [count, H, length, d]
       return x.narrow(0, run.begin, run.count * run.length).unflatten(0, {run.count, run.length}).transpose(1, 2);
     };
+    const at::Tensor& mask = MaskOf(run, rule.window);
     const at::Tensor mixed = at::scaled_dot_product_attention(
-        batch(q), batch(k), batch(v), run.mask.defined() ? std::optional(run.mask) : std::nullopt, /*dropout_p=*/0.0,
-        /*is_causal=*/!run.mask.defined(), std::nullopt, /*enable_gqa=*/grouped);
+        batch(q), batch(k), batch(v), mask.defined() ? std::optional(mask) : std::nullopt, /*dropout_p=*/0.0,
+        /*is_causal=*/!mask.defined(), rule.scale, /*enable_gqa=*/grouped);
     outputs.push_back(mixed.transpose(1, 2).flatten(0, 1));  // [count * length, H, d]
   }
   return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 0);

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "models/attention/attention_backend.h"
@@ -15,15 +16,18 @@ namespace trimtab {
 // pass at a time; a plan of the layout is kept between the layers of a pass.
 class DenseAttention final : public AttentionBackend {
  public:
-  at::Tensor Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                    const TokenLayout& layout) override;
+  at::Tensor Attend(int64_t layer, const AttentionRule& rule, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v, const TokenLayout& layout) override;
 
  private:
   // `count` neighbours of the same shape from row `begin` on, each `length` rows.
   struct Run {
     int64_t begin = 0, length = 0, count = 0;
-    at::Tensor mask;  // [length, length] additive, in q's type; undefined: plain causal
+    std::vector<int64_t> branches;
+    int64_t positions = 0;                // of the longest path: prompt and branch
+    std::map<int64_t, at::Tensor> masks;  // by window: [length, length] additive, in q's type; undefined: plain causal
   };
+  const at::Tensor& MaskOf(Run& run, int64_t window) const;
   bool IsPlanned(const TokenLayout& layout, at::ScalarType dtype) const;
   void Plan(const TokenLayout& layout, at::ScalarType dtype);
 

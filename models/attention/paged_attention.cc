@@ -72,6 +72,7 @@ struct Softmax {
 
 // Adds the softmax of one segment of query `i` to that of the segments before it.
 void Merge(const Softmax& segment, int64_t i, int64_t width, const Softmax& whole) {
+  if (segment.maxima[i] == kMinusInfinity) return;  // behind the query's window
   const float maximum = std::max(whole.maxima[i], segment.maxima[i]);
   const float left = std::exp2(whole.maxima[i] - maximum), right = std::exp2(segment.maxima[i] - maximum);
   whole.maxima[i] = maximum;
@@ -104,7 +105,12 @@ struct PagedAttention::Call {
   void* out;  // [rows, heads, d]
   bool narrow_out;
   const KvCacheLayer& cache;
+  const AttentionRule& rule;
 
+  // The first position that a row at `position` sees.
+  int64_t first_visible(int64_t position) const {
+    return rule.window > 0 ? std::max<int64_t>(0, position + 1 - rule.window) : 0;
+  }
   int64_t group() const { return heads / cache.kv_heads; }
   void LoadRotated(const HeadRows& rows, int64_t row, int64_t head, float* to) const {
     LoadHead(rows, row, head, d, to);
@@ -167,9 +173,11 @@ bool PagedAttention::Plan(const Call& call, const TokenLayout& layout) {
   tasks_.clear();
   const int64_t group = call.group(), tile_rows = std::max<int64_t>(1, kTileQueries / group);
   const auto work = [&](int64_t rows, int64_t keys) { return 2 * rows * group * keys * call.d; };
+  // What `count` rows from position `first` on see together.
+  const auto visible = [&](int64_t first, int64_t count) { return first + count - call.first_visible(first); };
   int64_t total = 0;
   for (const SequenceSpan& span : layout.sequences) {
-    total += call.cache.kv_heads * work(span.length, span.context + span.length);
+    total += call.cache.kv_heads * work(span.length, visible(span.context, span.length));
   }
   const int64_t threads = total < kThreadGrain ? 1 : ParallelThreads();
   const int64_t grain = std::max(kTaskGrain, total / (kTasksPerThread * threads));
@@ -178,15 +186,24 @@ bool PagedAttention::Plan(const Call& call, const TokenLayout& layout) {
     for (int64_t head = 0; head < call.cache.kv_heads; ++head) {
       // The last rows of a chunk see most: first things first, so that threads finish together.
       for (int64_t first = (span.length - 1) / tile_rows * tile_rows; first >= 0; first -= tile_rows) {
-        const int64_t count = std::min(tile_rows, span.length - first), keys = span.context + first + count;
-        Tile tile{&span, first, count, head, CeilDivide(keys, kSegment), /*partials=*/-1};
-        const int64_t pieces = threads == 1 ? 1 : std::min(tile.segments, CeilDivide(work(count, keys), grain));
+        const int64_t count = std::min(tile_rows, span.length - first), position = span.context + first;
+        Tile tile{&span,
+                  first,
+                  count,
+                  head,
+                  call.first_visible(position) / kSegment,
+                  CeilDivide(position + count, kSegment),
+                  /*partials=*/-1};
+        const int64_t segments = tile.end - tile.begin;
+        const int64_t pieces =
+            threads == 1 ? 1 : std::min(segments, CeilDivide(work(count, visible(position, count)), grain));
         if (pieces > 1) {
           tile.partials = partials;
-          partials += tile.segments * Softmax::Size(count * group, call.cache.width);
+          partials += segments * Softmax::Size(count * group, call.cache.width);
         }
         for (int64_t i = 0; i < pieces; ++i) {
-          tasks_.push_back({tiles_.size(), i * tile.segments / pieces, (i + 1) * tile.segments / pieces});
+          tasks_.push_back(
+              {tiles_.size(), tile.begin + i * segments / pieces, tile.begin + (i + 1) * segments / pieces});
         }
         tiles_.push_back(tile);
       }
@@ -231,26 +248,28 @@ void PagedAttention::RunTask(const Call& call, const Task& task) {
                    .count = count,
                    .queries_per_row = group,
                    .first_position = span.context + tile.first,
-                   .scale = std::numbers::log2e_v<float> / std::sqrt(static_cast<float>(call.d)),
+                   .window = call.rule.window > 0 ? call.rule.window : std::numeric_limits<int64_t>::max() / 2,
+                   .scale = static_cast<float>(std::numbers::log2e * call.rule.scale),
                    .gathered = nullptr};
   if (cache.block_size % kKeyGroup != 0) {
     work.gathered = scratch.gathered.Take<float>(kKeyTile * (cache.depth + width));
   }
+  const int64_t first_tile = call.first_visible(work.first_position) / kKeyTile * kKeyTile;
   for (int64_t segment = task.begin; segment < task.end; ++segment) {
     Softmax part = whole;
     if (tile.partials >= 0) {
-      part = Softmax::In(partials_.data() + tile.partials + segment * size, count, width);
-    } else if (segment > 0) {
+      part = Softmax::In(partials_.data() + tile.partials + (segment - tile.begin) * size, count, width);
+    } else if (segment > tile.begin) {
       part = Softmax::In(scratch.segment.Take<float>(size), count, width);
     }
     part.Clear(count, width);
-    work.begin = segment * kSegment;
-    work.end = std::min(work.begin + kSegment, work.first_position + tile.count);
+    work.begin = std::max(segment * kSegment, first_tile);
+    work.end = std::min((segment + 1) * kSegment, work.first_position + tile.count);
     work.maxima = part.maxima;
     work.totals = part.totals;
     work.sums = part.sums;
     kernel_.attend(work);
-    if (tile.partials < 0 && segment > 0) call.MergeSegment(tile, segment, part, whole);
+    if (tile.partials < 0 && segment > tile.begin) call.MergeSegment(tile, segment, part, whole);
   }
   if (tile.partials < 0) call.StoreTile(tile, whole);
 }
@@ -259,8 +278,8 @@ void PagedAttention::FinishSplitTile(const Call& call, const Tile& tile) {
   const int64_t count = tile.count * call.group(), width = call.cache.width, size = Softmax::Size(count, width);
   float* memory = partials_.data() + tile.partials;
   const Softmax whole = Softmax::In(memory, count, width);
-  for (int64_t segment = 1; segment < tile.segments; ++segment) {
-    call.MergeSegment(tile, segment, Softmax::In(memory + segment * size, count, width), whole);
+  for (int64_t segment = tile.begin + 1; segment < tile.end; ++segment) {
+    call.MergeSegment(tile, segment, Softmax::In(memory + (segment - tile.begin) * size, count, width), whole);
   }
   call.StoreTile(tile, whole);
 }
@@ -280,8 +299,8 @@ void PagedAttention::Run(const Call& call, const TokenLayout& layout) {
   }
 }
 
-at::Tensor PagedAttention::Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                  const TokenLayout& layout) {
+at::Tensor PagedAttention::Attend(int64_t layer, const AttentionRule& rule, const at::Tensor& q, const at::Tensor& k,
+                                  const at::Tensor& v, const TokenLayout& layout) {
   const KvCacheLayer& cache = cache_.layer(layer);
   TORCH_CHECK(k.size(1) == cache.kv_heads && v.size(1) == cache.kv_heads, "paged attention: keys do not fit the cache");
   at::Tensor out = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
@@ -294,13 +313,15 @@ at::Tensor PagedAttention::Attend(int64_t layer, const at::Tensor& q, const at::
        .d = q.size(2),
        .out = out.mutable_data_ptr(),
        .narrow_out = IsNarrow(out),
-       .cache = cache},
+       .cache = cache,
+       .rule = rule},
       layout);
   return out;
 }
 
-void PagedAttention::AttendRotated(int64_t layer, const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin,
-                                   const TokenLayout& layout, at::Tensor& out) {
+void PagedAttention::AttendRotated(int64_t layer, const AttentionRule& rule, const at::Tensor& qkv,
+                                   const at::Tensor& cos, const at::Tensor& sin, const TokenLayout& layout,
+                                   at::Tensor& out) {
   const KvCacheLayer& cache = cache_.layer(layer);
   const int64_t rows = qkv.size(0), heads = out.size(1), d = qkv.size(2);
   TORCH_CHECK(qkv.size(1) == heads + 2 * cache.kv_heads && out.is_contiguous() && out.size(0) == rows &&
@@ -316,7 +337,8 @@ void PagedAttention::AttendRotated(int64_t layer, const at::Tensor& qkv, const a
        .d = d,
        .out = out.mutable_data_ptr(),
        .narrow_out = IsNarrow(out),
-       .cache = cache},
+       .cache = cache,
+       .rule = rule},
       layout);
 }
 

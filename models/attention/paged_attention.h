@@ -13,7 +13,8 @@
 
 namespace trimtab {
 
-// Writes the rows' K and V into their slots, then lets each row see all cached positions of its sequence up to its own.
+// Writes the rows' K and V into their slots, then lets each row see the cached positions of its sequence up to its own,
+// those of the layer's window or all; what lies behind the window is not read.
 // Softmax and sums in float32; with a bfloat16 cache, queries and softmax weights are rounded to bfloat16 where the
 // processor multiplies that. A row's result does not depend on what else is in the step, on the chunk that it came in
 // or on the number of threads. Not differentiable. One forward pass at a time, on the thread that owns the cache; the
@@ -22,10 +23,10 @@ class PagedAttention final : public AttentionBackend {
  public:
   explicit PagedAttention(KvCache& cache, InstructionSet instructions = BestInstructionSet());
 
-  at::Tensor Attend(int64_t layer, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                    const TokenLayout& layout) override;
-  void AttendRotated(int64_t layer, const at::Tensor& qkv, const at::Tensor& cos, const at::Tensor& sin,
-                     const TokenLayout& layout, at::Tensor& out) override;
+  at::Tensor Attend(int64_t layer, const AttentionRule& rule, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v, const TokenLayout& layout) override;
+  void AttendRotated(int64_t layer, const AttentionRule& rule, const at::Tensor& qkv, const at::Tensor& cos,
+                     const at::Tensor& sin, const TokenLayout& layout, at::Tensor& out) override;
 
  private:
   struct Call;  // what all tasks of a call share
@@ -35,8 +36,8 @@ class PagedAttention final : public AttentionBackend {
     const SequenceSpan* span;
     int64_t first, count;  // rows of the span
     int64_t kv_head;
-    int64_t segments;  // of the last row's context
-    int64_t partials;  // where the segments' softmaxes are kept, in floats; -1: one task does the tile
+    int64_t begin, end;  // segments that some row sees
+    int64_t partials;    // where the segments' softmaxes are kept, in floats; -1: one task does the tile
   };
   // Segments [begin, end) of a tile.
   struct Task {

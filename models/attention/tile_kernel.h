@@ -26,8 +26,9 @@ struct SegmentWork {
   const void* queries;      // [count, depth]: bfloat16 if the kernel says so, else float
   int64_t count;            // queries
   int64_t queries_per_row;  // query heads of the key head
-  int64_t first_position;   // of the first row: it sees positions [0, first_position]
-  float scale;              // of the scores, for powers of two: log2(e) / sqrt(head_dim)
+  int64_t first_position;   // of the first row: it sees the `window` positions up to this one
+  int64_t window;           // of a row, its own position included; at least the context where there is no limit
+  float scale;              // of the scores, for powers of two: log2(e) times the model's
 
   int64_t begin, end;  // positions to attend to, begin a multiple of kKeyTile
   float* maxima;       // [count], of the scaled scores; -infinity at first

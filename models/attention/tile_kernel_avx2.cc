@@ -36,6 +36,12 @@ struct Avx2 {
     const __m256i behind = _mm256_cmpgt_epi32(lanes, _mm256_set1_epi32(static_cast<int>(count) - 1));
     return _mm256_blendv_ps(value, Spread(-std::numeric_limits<float>::infinity()), _mm256_castsi256_ps(behind));
   }
+  // -infinity in the first `count` lanes.
+  static TRIMTAB_INLINE Vec MaskFirst(Vec value, int64_t count) {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i before = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lanes);
+    return _mm256_blendv_ps(value, Spread(-std::numeric_limits<float>::infinity()), _mm256_castsi256_ps(before));
+  }
   // 2^x for x <= 0.
   static TRIMTAB_INLINE Vec Exp2(Vec x) {
     const Vec clamped = _mm256_max_ps(Spread(-126.0f), x);
@@ -59,6 +65,7 @@ struct Avx2::Products<float> {
   static TRIMTAB_INLINE Left Spread(const float* value) { return Avx2::Spread(*value); }
   static TRIMTAB_INLINE Right Load(const float* from) { return Avx2::Load(from); }
   static TRIMTAB_INLINE Right FirstOnly(Right right) { return right; }
+  static TRIMTAB_INLINE Right LastOnly(Right right) { return right; }
   static TRIMTAB_INLINE Vec Multiply(Left left, Right right, Vec sum) { return MultiplyAdd(left, right, sum); }
 };
 
@@ -80,6 +87,7 @@ struct Avx2::Products<uint16_t> {
             _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000))))};
   }
   static TRIMTAB_INLINE Right FirstOnly(Right right) { return {right.first, Zero()}; }
+  static TRIMTAB_INLINE Right LastOnly(Right right) { return {Zero(), right.second}; }
   static TRIMTAB_INLINE Vec Multiply(Left left, Right right, Vec sum) {
     return MultiplyAdd(left.second, right.second, MultiplyAdd(left.first, right.first, sum));
   }

@@ -44,6 +44,11 @@ struct Avx512 {
     return _mm512_mask_mov_ps(Spread(-std::numeric_limits<float>::infinity()),
                               static_cast<__mmask16>((1u << count) - 1), value);
   }
+  // -infinity in the first `count` lanes.
+  static TRIMTAB_INLINE Vec MaskFirst(Vec value, int64_t count) {
+    return _mm512_mask_mov_ps(value, static_cast<__mmask16>((1u << count) - 1),
+                              Spread(-std::numeric_limits<float>::infinity()));
+  }
   // 2^x for x <= 0.
   static TRIMTAB_INLINE Vec Exp2(Vec x) {
     const Vec clamped = _mm512_max_ps(Spread(-150.0f), x);  // underflows to 0
@@ -65,6 +70,7 @@ struct Avx512::Products<float> {
   static TRIMTAB_INLINE Left Spread(const float* value) { return Avx512::Spread(*value); }
   static TRIMTAB_INLINE Right Load(const float* from) { return Avx512::Load(from); }
   static TRIMTAB_INLINE Right FirstOnly(Right right) { return right; }
+  static TRIMTAB_INLINE Right LastOnly(Right right) { return right; }
   static TRIMTAB_INLINE Vec Multiply(Left left, Right right, Vec sum) { return MultiplyAdd(left, right, sum); }
 };
 
@@ -83,6 +89,7 @@ struct Avx512::Products<uint16_t> {
   }
   static TRIMTAB_INLINE Right Load(const uint16_t* from) { return _mm512_loadu_si512(from); }
   static TRIMTAB_INLINE Right FirstOnly(Right right) { return _mm512_and_si512(right, _mm512_set1_epi32(0xffff)); }
+  static TRIMTAB_INLINE Right LastOnly(Right right) { return _mm512_andnot_si512(_mm512_set1_epi32(0xffff), right); }
   static TRIMTAB_INLINE Vec Multiply(Left left, Right right, Vec sum) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(left), reinterpret_cast<__m512bh>(right));
   }

@@ -114,22 +114,43 @@ struct SegmentKernel {
     }
   }
 
-  // sums[q][0 .. kColumns * kLanes) = sums * shrink[q] + weights[q] * values, over the first seen[q] keys. What all
-  // queries see comes first; then each query alone, so that no weight of zero ever meets a value that is not a number.
+  // sums[q][0 .. kColumns * kLanes) = sums * shrink[q] + weights[q] * values, over the keys [hidden[q], seen[q]) in
+  // order. What all queries see is done for all at once; the rest for each query alone, so that no weight of zero ever
+  // meets a value that is not a number.
   template <int kQueries, int kColumns, bool kPrefetch>
-  static TRIMTAB_INLINE void AddWeighted(const Operand* weights, const float* shrink, const int64_t* seen,
-                                         const C* const* values, const C* const* next, int64_t width, float* sums) {
+  static TRIMTAB_INLINE void AddWeighted(const Operand* weights, const float* shrink, const int64_t* hidden,
+                                         const int64_t* seen, const C* const* values, const C* const* next,
+                                         int64_t width, float* sums) {
     Vec totals[kQueries][kColumns];
-    int64_t shared = kKeyTile;
+    int64_t first = 0, shared = kKeyTile;
     for (int q = 0; q < kQueries; ++q) {
+      first = hidden[q] > first ? hidden[q] : first;
       shared = seen[q] < shared ? seen[q] : shared;
       const Vec factor = V::Spread(shrink[q]);
       for (int c = 0; c < kColumns; ++c) totals[q][c] = V::Multiply(V::Load(sums + q * width + c * kLanes), factor);
     }
+    first = (first + kPack - 1) / kPack * kPack;
     shared -= shared % kPack;
-    for (int64_t group = 0; group * kKeyGroup < shared; ++group) {
-      const C* value = values[group];
-      const int64_t begin = group * kKeyGroup, end = begin + kKeyGroup < shared ? begin + kKeyGroup : shared;
+    if (shared < first) shared = first = kKeyTile;  // nothing: each query's keys are before that
+    // Keys [begin, end) for query q alone, as far as it sees them.
+    const auto add_alone = [&](int q, int64_t begin, int64_t end) __attribute__((always_inline)) {
+      for (int64_t n = begin; n < end; n += kPack) {
+        const C* value = values[n / kKeyGroup] + n % kKeyGroup * width;
+        const typename Product::Left left = Product::Spread(weights + q * kKeyTile + n);
+        for (int c = 0; c < kColumns; ++c) {
+          typename Product::Right right = Product::Load(value + c * kLanes * kPack);
+          if (n < hidden[q]) right = Product::LastOnly(right);
+          if (n + kPack > seen[q]) right = Product::FirstOnly(right);
+          totals[q][c] = Product::Multiply(left, right, totals[q][c]);
+        }
+      }
+    };
+    const auto smaller = [](int64_t a, int64_t b) { return a < b ? a : b; };
+    for (int q = 0; q < kQueries; ++q) add_alone(q, hidden[q] - hidden[q] % kPack, smaller(first, seen[q]));
+    for (int64_t group = first / kKeyGroup; group * kKeyGroup < shared; ++group) {
+      const int64_t begin = first > group * kKeyGroup ? first : group * kKeyGroup;
+      const int64_t end = smaller(group * kKeyGroup + kKeyGroup, shared);
+      const C* value = values[group] + begin % kKeyGroup * width;
       for (int64_t n = begin; n < end; n += kPack, value += width * kPack) {
         typename Product::Right right[kColumns];
         for (int c = 0; c < kColumns; ++c) {
@@ -144,15 +165,7 @@ struct SegmentKernel {
       }
     }
     for (int q = 0; q < kQueries; ++q) {
-      for (int64_t n = shared; n < seen[q]; n += kPack) {
-        const C* value = values[n / kKeyGroup] + n % kKeyGroup * width;
-        const typename Product::Left left = Product::Spread(weights + q * kKeyTile + n);
-        for (int c = 0; c < kColumns; ++c) {
-          typename Product::Right right = Product::Load(value + c * kLanes * kPack);
-          if (n + kPack > seen[q]) right = Product::FirstOnly(right);
-          totals[q][c] = Product::Multiply(left, right, totals[q][c]);
-        }
-      }
+      add_alone(q, shared, seen[q]);
       for (int c = 0; c < kColumns; ++c) V::Store(sums + q * width + c * kLanes, totals[q][c]);
     }
   }
@@ -164,18 +177,21 @@ struct SegmentKernel {
     alignas(64) float scores[kQueries * kKeyTile];
     alignas(64) Operand narrow[Product::kNarrow ? kQueries * kKeyTile : 1];
     alignas(64) float before[kMaxQueries] = {}, maxima[kMaxQueries] = {}, shrink[kMaxQueries];
-    int64_t seen[kQueries];
-    int64_t most = 0;
+    int64_t hidden[kQueries], seen[kQueries];  // of the tile, query q sees keys [hidden[q], seen[q])
+    int64_t least = kKeyTile, most = 0;
     for (int q = 0; q < kQueries; ++q) {
       const int64_t visible = work.first_position + (first + q) / work.queries_per_row + 1;
-      const int64_t keys = (visible < work.end ? visible : work.end) - begin;
-      seen[q] = keys < 0 ? 0 : (keys < kKeyTile ? keys : kKeyTile);
+      const int64_t from = visible - work.window - begin, to = (visible < work.end ? visible : work.end) - begin;
+      hidden[q] = from < 0 ? 0 : from;
+      seen[q] = to < kKeyTile ? to : kKeyTile;
+      if (hidden[q] >= seen[q]) hidden[q] = seen[q] = 0;
+      least = seen[q] > 0 && hidden[q] < least ? hidden[q] : least;
       most = seen[q] > most ? seen[q] : most;
     }
     if (most == 0) return;
     const Operand* queries = static_cast<const Operand*>(work.queries) + first * work.depth;
     constexpr int64_t kStep = V::kColumns * kLanes;
-    for (int64_t column = 0; column < most; column += kStep) {
+    for (int64_t column = least / kStep * kStep; column < most; column += kStep) {
       const C *keys[V::kColumns], *next_keys[V::kColumns];
       for (int c = 0; c < V::kColumns; ++c) {
         const int64_t lane = column + c * kLanes;
@@ -192,9 +208,10 @@ struct SegmentKernel {
       Vec largest = V::Spread(before[q]);
       for (int64_t n = 0; n < kKeyTile; n += kLanes) {
         Vec score = V::Spread(-std::numeric_limits<float>::infinity());
-        if (n < seen[q]) {
+        if (n < seen[q] && n + kLanes > hidden[q]) {
           score = V::Multiply(V::Load(row + n), scale);
           if (n + kLanes > seen[q]) score = V::Mask(score, seen[q] - n);
+          if (n < hidden[q]) score = V::MaskFirst(score, hidden[q] - n);
           largest = V::Max(largest, score);
         }
         V::Store(row + n, score);
@@ -213,7 +230,7 @@ struct SegmentKernel {
       for (int64_t i = 0; i < kSumLanes / kLanes; ++i) {
         added[i] = V::Multiply(V::Load(total + i * kLanes), factor);
       }
-      for (int64_t n = 0; n < seen[q]; n += kSumLanes) {
+      for (int64_t n = hidden[q] / kSumLanes * kSumLanes; n < seen[q]; n += kSumLanes) {
         for (int64_t i = 0; i < kSumLanes / kLanes; ++i) {
           const Vec weight = V::Exp2(V::Subtract(V::Load(row + n + i * kLanes), maximum));
           added[i] = V::Add(added[i], weight);
@@ -244,12 +261,13 @@ struct SegmentKernel {
     };
     for (; column + kStep <= work.width; column += kStep) {
       locate();
-      AddWeighted<kQueries, V::kColumns, kPrefetch>(weights, shrink, seen, values, next_values, work.width,
+      AddWeighted<kQueries, V::kColumns, kPrefetch>(weights, shrink, hidden, seen, values, next_values, work.width,
                                                     sums + column);
     }
     for (; column < work.width; column += kLanes) {
       locate();
-      AddWeighted<kQueries, 1, kPrefetch>(weights, shrink, seen, values, next_values, work.width, sums + column);
+      AddWeighted<kQueries, 1, kPrefetch>(weights, shrink, hidden, seen, values, next_values, work.width,
+                                          sums + column);
     }
   }
 

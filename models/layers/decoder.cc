@@ -39,8 +39,8 @@ at::Tensor Decoder::DifferentiableBlock(int64_t layer, const at::Tensor& hidden,
   const at::Tensor qkv = weights.qkv(normed).view({rows, heads + 2 * kv_heads, d});
   const at::Tensor rotated = Rope(qkv.narrow(1, 0, heads + kv_heads), cos, sin);  // [T, heads + kv_heads, head_dim]
   const at::Tensor attended = context.attention.Attend(
-      layer, rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads), qkv.narrow(1, heads + kv_heads, kv_heads),
-      context.layout);  // [T, heads, head_dim]
+      layer, spec_.attention(layer), rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads),
+      qkv.narrow(1, heads + kv_heads, kv_heads), context.layout);  // [T, heads, head_dim]
   const at::Tensor attention = Tapped(context.tap, Site::kAttentionOutput, layer,
                                       weights.attention_output(attended.reshape({rows, heads * d})).to(at::kFloat));
   const at::Tensor middle = hidden + attention;

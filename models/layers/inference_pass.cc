@@ -89,8 +89,9 @@ void InferencePass::Block(int64_t layer, const DecoderLayerWeights& weights, con
   at::Tensor by_head = mixed.view({rows_, heads, d});
   const at::Tensor projected = qkv.view({rows_, heads + 2 * kv_heads, d});
   context_.attention.AttendRotated(
-      layer, context_.attention.TakesFloat32() ? projected : projected.to(weights.qkv.plain_type()), cos, sin,
-      context_.layout, by_head);
+      layer, spec_.attention(layer),
+      context_.attention.TakesFloat32() ? projected : projected.to(weights.qkv.plain_type()), cos, sin, context_.layout,
+      by_head);
   RowView attended{.form = form, .columns = heads * d, .values = mixed.const_data_ptr()};
   if (form == RowForm::kGroups8) {
     RowBuffer& input = workspace_.input;

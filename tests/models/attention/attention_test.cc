@@ -27,18 +27,34 @@ TEST(DenseAttentionTest, SequencesAndBranchesSeeOnlyTheirOwn) {
   const at::Tensor q = at::randn({layout.num_tokens, 6, 16}), k = at::randn({layout.num_tokens, 2, 16}),
                    v = at::randn({layout.num_tokens, 2, 16});
   DenseAttention attention;
-  const at::Tensor out = attention.Attend(0, q, k, v, layout);
-  for (const SequenceSpan& span : layout.sequences) {
-    at::Tensor visible = Causal(span.length, 0);
-    int64_t begin = span.prompt_length();
-    for (const int64_t branch : span.branches) {
-      visible.narrow(0, begin + branch, span.length - begin - branch).narrow(1, begin, branch).fill_(false);
-      begin += branch;
+  for (const int64_t window : {0, 4, 1, 11, 0, 100}) {
+    const at::Tensor out = attention.Attend(0, RuleFor(16, window), q, k, v, layout);
+    for (const SequenceSpan& span : layout.sequences) {
+      at::Tensor visible = Causal(span.length, 0);
+      int64_t begin = span.prompt_length();
+      for (const int64_t branch : span.branches) {
+        visible.narrow(0, begin + branch, span.length - begin - branch).narrow(1, begin, branch).fill_(false);
+        begin += branch;
+      }
+      const auto rows = [&](const at::Tensor& x) { return x.narrow(0, span.begin, span.length); };
+      const at::Tensor positions = rows(layout.positions);
+      if (window > 0) visible.logical_and_(positions.unsqueeze(1) - positions.unsqueeze(0) < window);
+      EXPECT_TRUE(
+          at::allclose(rows(out).to(at::kDouble), ExactAttention(rows(q), rows(k), rows(v), visible), 1e-4, 1e-5))
+          << window;
     }
-    const auto rows = [&](const at::Tensor& x) { return x.narrow(0, span.begin, span.length); };
-    EXPECT_TRUE(
-        at::allclose(rows(out).to(at::kDouble), ExactAttention(rows(q), rows(k), rows(v), visible), 1e-4, 1e-5));
   }
+}
+
+TEST(DenseAttentionTest, TheScaleIsTheRules) {
+  at::manual_seed(7);
+  SequenceSpan span;
+  span.length = 9;
+  const TokenLayout layout = TokenLayout::Dense({span});
+  const at::Tensor q = at::randn({9, 2, 16}), k = at::randn({9, 2, 16}), v = at::randn({9, 2, 16});
+  DenseAttention attention;
+  EXPECT_TRUE(at::allclose(attention.Attend(0, {.scale = 0.5}, q, k, v, layout),
+                           attention.Attend(0, RuleFor(16), 2 * q, k, v, layout), 1e-4, 1e-5));
 }
 
 TEST(DenseAttentionTest, OneObjectServesLayoutsOfDifferentShapesInTurn) {
@@ -51,7 +67,7 @@ TEST(DenseAttentionTest, OneObjectServesLayoutsOfDifferentShapesInTurn) {
     const TokenLayout layout = TokenLayout::Dense({span});
     const at::Tensor q = at::randn({9, 2, 8}), k = at::randn({9, 2, 8}), v = at::randn({9, 2, 8});
     DenseAttention fresh;
-    EXPECT_TRUE(at::equal(reused.Attend(3, q, k, v, layout), fresh.Attend(0, q, k, v, layout)));
+    EXPECT_TRUE(at::equal(reused.Attend(3, RuleFor(8), q, k, v, layout), fresh.Attend(0, RuleFor(8), q, k, v, layout)));
   }
 }
 
@@ -96,7 +112,7 @@ TEST_P(PagedAttentionTest, ChunksOfSequencesMatchAttentionInDouble) {
       step_v.push_back(v[i].narrow(0, done[i], step[i]));
     }
     const TokenLayout layout = TokenLayout::Paged(spans, 16);
-    const at::Tensor out = attention.Attend(1, at::cat(step_q), at::cat(step_k), at::cat(step_v), layout);
+    const at::Tensor out = attention.Attend(1, RuleFor(d), at::cat(step_q), at::cat(step_k), at::cat(step_v), layout);
     ASSERT_EQ(out.scalar_type(), q_type);
     size_t place = 0;
     for (size_t i = 0; i < lengths.size(); ++i) {
@@ -138,7 +154,7 @@ TEST(PagedAttentionTest, ARowHasTheSameBitsInAnyChunkAndBatch) {
       span.block_table = {9, 1, 0, 3, 2, 5, 4, 7, 6, 8};
       const TokenLayout layout = TokenLayout::Paged({span}, 16);
       const auto rows = [&](const at::Tensor& x) { return x.narrow(0, done, length); };
-      parts.push_back(attention.Attend(0, rows(q), rows(k), rows(v), layout));
+      parts.push_back(attention.Attend(0, RuleFor(64), rows(q), rows(k), rows(v), layout));
       done += length;
     }
     return at::cat(parts);

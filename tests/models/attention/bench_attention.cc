@@ -14,6 +14,7 @@
 #include "models/attention/kv_cache.h"
 #include "models/attention/paged_attention.h"
 #include "models/kernels/thread_team.h"
+#include "tests/models/attention/exact_attention.h"
 
 namespace trimtab {
 namespace {
@@ -35,7 +36,8 @@ Times Measure(AttentionBackend& attention, const TokenLayout& layout) {
     double fastest = 1e9;
     for (int step = 0; step < 5 || std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(500); ++step) {
       const auto start = std::chrono::steady_clock::now();
-      for (int64_t i = 0; i < kLayers; ++i) attention.AttendRotated(i % layers, qkv, cos, sin, layout, out);
+      for (int64_t i = 0; i < kLayers; ++i)
+        attention.AttendRotated(i % layers, RuleFor(kHeadDim), qkv, cos, sin, layout, out);
       const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
       fastest = std::min(fastest, took.count() / kLayers);
     }

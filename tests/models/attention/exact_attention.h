@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "models/model_spec.h"
+
 namespace trimtab {
 
 // q [n, heads, d], k and v [m, kv_heads, d], visible [n, m] -> [n, heads, d].
@@ -19,9 +21,15 @@ inline at::Tensor ExactAttention(const at::Tensor& q, const at::Tensor& k, const
   return at::matmul(at::softmax(scores, -1), values).transpose(0, 1);
 }
 
-// Which of context + rows positions each of the last `rows` sees.
-inline at::Tensor Causal(int64_t rows, int64_t context) {
-  return at::ones({rows, context + rows}, at::kBool).tril(context);
+// Which of context + rows positions each of the last `rows` sees; `window` as in AttentionRule.
+inline at::Tensor Causal(int64_t rows, int64_t context, int64_t window = 0) {
+  const at::Tensor causal = at::ones({rows, context + rows}, at::kBool).tril(context);
+  return window > 0 ? causal.triu(context + 1 - window) : causal;
+}
+
+// The rule that ExactAttention computes for heads of `d` elements.
+inline AttentionRule RuleFor(int64_t d, int64_t window = 0) {
+  return {.scale = 1 / std::sqrt(static_cast<double>(d)), .window = window};
 }
 
 }  // namespace trimtab

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "models/attention/dense_attention.h"
@@ -22,6 +23,15 @@ std::vector<InstructionSet> InstructionSets() {
   std::vector<InstructionSet> sets = {InstructionSet::kAvx2};
   if (BestInstructionSet() != InstructionSet::kAvx2) sets.push_back(BestInstructionSet());
   return sets;
+}
+
+// Each instruction set without a window, and with short and long ones.
+std::vector<std::pair<InstructionSet, int64_t>> InstructionsAndWindows() {
+  std::vector<std::pair<InstructionSet, int64_t>> all;
+  for (const InstructionSet instructions : InstructionSets()) {
+    for (const int64_t window : {0, 1, 37, 100, 256}) all.emplace_back(instructions, window);
+  }
+  return all;
 }
 
 struct Shape {
@@ -51,8 +61,9 @@ struct Input {
 class Sequences {
  public:
   Sequences(const Shape& shape, int64_t num_blocks, int64_t block_size, at::ScalarType cache_type,
-            InstructionSet instructions)
+            InstructionSet instructions, int64_t window = 0)
       : shape_(shape),
+        rule_(RuleFor(shape.d, window)),
         cache_(SpecOf(shape), num_blocks, block_size, cache_type),
         attention_(cache_, instructions),
         next_(static_cast<int32_t>(num_blocks)) {}
@@ -80,7 +91,7 @@ class Sequences {
     }
     const TokenLayout layout = TokenLayout::Paged(spans, cache_.block_size());
     at::Tensor out = at::empty({layout.num_tokens, shape_.heads, shape_.d}, out_type);
-    attention_.AttendRotated(1, at::cat(qkv), at::cat(cos), at::cat(sin), layout, out);
+    attention_.AttendRotated(1, rule_, at::cat(qkv), at::cat(cos), at::cat(sin), layout, out);
     return out;
   }
   // All rows of one sequence, alone in its steps.
@@ -97,6 +108,7 @@ class Sequences {
 
  private:
   const Shape shape_;
+  const AttentionRule rule_;
   KvCache cache_;
   PagedAttention attention_;
   int32_t next_;  // the last block given away
@@ -115,17 +127,17 @@ TEST_P(AttendRotatedTest, RaggedChunksMatchTheCompositionInDouble) {
   const int64_t block_size = std::vector<int64_t>{16, 5, 64, 8}[static_cast<size_t>(d / 16 + heads) % 4];
   at::manual_seed(3);
   const std::vector<Input> inputs = {{290, shape, qkv_type}, {3, shape, qkv_type}, {40, shape, qkv_type}};
-  std::vector<at::Tensor> exact;
-  for (const Input& input : inputs) {
-    const at::Tensor wide = input.qkv.to(at::kFloat);
-    const at::Tensor rotated = ref::Rope(wide.narrow(1, 0, heads + kv_heads), input.cos, input.sin);
-    exact.push_back(ExactAttention(rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads).to(cache_type),
-                                   wide.narrow(1, heads + kv_heads, kv_heads).to(cache_type),
-                                   Causal(input.qkv.size(0), 0)));
-  }
   const double tolerance = cache_type == at::kBFloat16 ? 2e-2 : out_type == at::kBFloat16 ? 1e-2 : 2e-5;
-  for (const InstructionSet instructions : InstructionSets()) {
-    Sequences sequences(shape, 333 / block_size + 4, block_size, cache_type, instructions);
+  for (const auto& [instructions, window] : InstructionsAndWindows()) {
+    std::vector<at::Tensor> exact;
+    for (const Input& input : inputs) {
+      const at::Tensor wide = input.qkv.to(at::kFloat);
+      const at::Tensor rotated = ref::Rope(wide.narrow(1, 0, heads + kv_heads), input.cos, input.sin);
+      exact.push_back(ExactAttention(rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads).to(cache_type),
+                                     wide.narrow(1, heads + kv_heads, kv_heads).to(cache_type),
+                                     Causal(input.qkv.size(0), 0, window)));
+    }
+    Sequences sequences(shape, 333 / block_size + 4, block_size, cache_type, instructions, window);
     std::vector<int64_t> done(inputs.size(), 0);
     for (const std::vector<int64_t>& rows :
          std::vector<std::vector<int64_t>>{{37, 1, 0}, {1, 1, 17}, {216, 0, 1}, {1, 1, 22}, {35, 0, 0}}) {
@@ -135,7 +147,7 @@ TEST_P(AttendRotatedTest, RaggedChunksMatchTheCompositionInDouble) {
       for (size_t i = 0; i < inputs.size(); ++i) {
         EXPECT_TRUE(at::allclose(out.narrow(0, begin, rows[i]).to(at::kDouble), exact[i].narrow(0, done[i], rows[i]),
                                  tolerance, tolerance))
-            << "sequence " << i << " from row " << done[i];
+            << "sequence " << i << " from row " << done[i] << ", window " << window;
         begin += rows[i];
         done[i] += rows[i];
       }
@@ -163,23 +175,23 @@ class BitsTest : public testing::TestWithParam<std::tuple<at::ScalarType, Shape>
   const Shape shape_ = std::get<1>(GetParam());
 
   void SetUp() override { at::manual_seed(4); }
-  Sequences Fresh(InstructionSet instructions, int64_t block_size = 16) const {
-    return {shape_, 3 * (kLength / block_size + 1), block_size, type_, instructions};
+  Sequences Fresh(InstructionSet instructions, int64_t window, int64_t block_size = 16) const {
+    return {shape_, 3 * (kLength / block_size + 1), block_size, type_, instructions, window};
   }
 };
 
 TEST_P(BitsTest, DoNotDependOnChunksBatchBlocksOrThreads) {
   const Input input(kLength, shape_, type_), other(kLength, shape_, type_);
-  for (const InstructionSet instructions : InstructionSets()) {
-    const at::Tensor whole = Fresh(instructions).Alone(input, {kLength}, kWide);
+  for (const auto& [instructions, window] : InstructionsAndWindows()) {
+    const at::Tensor whole = Fresh(instructions, window).Alone(input, {kLength}, kWide);
     for (const int team_size : {1, 2, 3}) {
       ThreadTeam team(team_size);
       const ScopedTeam scope(&team);
-      EXPECT_TRUE(at::equal(whole, Fresh(instructions).Alone(input, {kLength}, kWide)));
-      EXPECT_TRUE(at::equal(whole, Fresh(instructions).Alone(input, {1, 16, 33, 205, 1, 1, 300, 543}, kWide)));
-      EXPECT_TRUE(at::equal(whole, Fresh(instructions).Alone(input, std::vector<int64_t>(kLength, 1), kWide)));
+      EXPECT_TRUE(at::equal(whole, Fresh(instructions, window).Alone(input, {kLength}, kWide)));
+      EXPECT_TRUE(at::equal(whole, Fresh(instructions, window).Alone(input, {1, 16, 33, 205, 1, 1, 300, 543}, kWide)));
+      EXPECT_TRUE(at::equal(whole, Fresh(instructions, window).Alone(input, std::vector<int64_t>(kLength, 1), kWide)));
       // In company: behind one long sequence, before another.
-      Sequences together = Fresh(instructions);
+      Sequences together = Fresh(instructions, window);
       int64_t done = 0;
       for (const std::vector<int64_t>& rows :
            std::vector<std::vector<int64_t>>{{900, 70, 3}, {0, 1, 1}, {1, 500, 300}, {7, 529, 1}}) {
@@ -189,9 +201,9 @@ TEST_P(BitsTest, DoNotDependOnChunksBatchBlocksOrThreads) {
       }
     }
     for (const int64_t block_size : {6, 32, 128}) {
-      EXPECT_TRUE(at::equal(whole, Fresh(instructions, block_size).Alone(input, {700, 1, 399}, kWide)));
+      EXPECT_TRUE(at::equal(whole, Fresh(instructions, window, block_size).Alone(input, {700, 1, 399}, kWide)));
     }
-    EXPECT_TRUE(at::equal(whole.to(kNarrow), Fresh(instructions).Alone(input, {700, 1, 399}, kNarrow)));
+    EXPECT_TRUE(at::equal(whole.to(kNarrow), Fresh(instructions, window).Alone(input, {700, 1, 399}, kNarrow)));
   }
 }
 
@@ -204,19 +216,39 @@ TEST_P(BitsTest, DoNotDependOnWhatNoRowMaySee) {
   later.cos.copy_(clean.cos);
   later.sin.copy_(clean.sin);
   later.qkv.narrow(0, 41, 34).fill_(kNan);
-  for (const InstructionSet instructions : InstructionSets()) {
-    const at::Tensor expected = Fresh(instructions).Alone(clean, {75}, kWide);
+  for (const auto& [instructions, window] : InstructionsAndWindows()) {
+    const at::Tensor expected = Fresh(instructions, window).Alone(clean, {75}, kWide);
     ASSERT_TRUE(at::isfinite(expected).all().item<bool>());
     for (const std::vector<int64_t>& chunks :
          std::vector<std::vector<int64_t>>{{75}, {31, 44}, std::vector<int64_t>(75, 1)}) {
       // Blocks that a sequence without numbers has used before.
-      Sequences reused = Fresh(instructions);
+      Sequences reused = Fresh(instructions, window);
       reused.Alone(broken, {75}, kWide);
       reused.Forget();
       EXPECT_TRUE(at::equal(expected, reused.Alone(clean, chunks, kWide)));
       // Rows of the same chunk behind one's own.
+      EXPECT_TRUE(at::equal(expected.narrow(0, 0, 41),
+                            Fresh(instructions, window).Alone(later, chunks, kWide).narrow(0, 0, 41)));
+    }
+  }
+}
+
+TEST_P(BitsTest, DoNotDependOnWhatLiesBehindTheWindow) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr int64_t kRows = 700, kBroken = 300, kWindow = 101;
+  const Input clean(kRows, shape_, kWide);
+  Input broken(kRows, shape_, kWide);
+  broken.qkv.copy_(clean.qkv);
+  broken.cos.copy_(clean.cos);
+  broken.sin.copy_(clean.sin);
+  broken.qkv.narrow(0, 0, kBroken).fill_(kNan);
+  constexpr int64_t kFirst = kBroken + kWindow - 1, kClear = kRows - kFirst;  // rows that see no broken one
+  for (const InstructionSet instructions : InstructionSets()) {
+    const at::Tensor expected = Fresh(instructions, kWindow).Alone(clean, {kRows}, kWide).narrow(0, kFirst, kClear);
+    for (const std::vector<int64_t>& chunks :
+         std::vector<std::vector<int64_t>>{{kRows}, {399, 3, 298}, std::vector<int64_t>(kRows, 1)}) {
       EXPECT_TRUE(
-          at::equal(expected.narrow(0, 0, 41), Fresh(instructions).Alone(later, chunks, kWide).narrow(0, 0, 41)));
+          at::equal(expected, Fresh(instructions, kWindow).Alone(broken, chunks, kWide).narrow(0, kFirst, kClear)));
     }
   }
 }
@@ -234,7 +266,7 @@ TEST(AttentionBackendTest, TheDefaultRotatesAttendsAndConverts) {
   const TokenLayout layout = TokenLayout::Dense({span});
   DenseAttention attention;
   at::Tensor out = at::empty({20, 6, 16}, kNarrow);
-  attention.AttendRotated(0, input.qkv, input.cos, input.sin, layout, out);
+  attention.AttendRotated(0, RuleFor(16), input.qkv, input.cos, input.sin, layout, out);
   const at::Tensor rotated = ref::Rope(input.qkv.narrow(1, 0, 8), input.cos, input.sin);
   EXPECT_TRUE(at::allclose(
       out.to(at::kDouble),
@@ -252,11 +284,13 @@ TEST(PagedAttentionTest, RefusesWhatDoesNotFitTheCache) {
   const TokenLayout layout = TokenLayout::Paged({span}, 16);
   at::Tensor out = at::empty({3, 4, 16});
   const at::Tensor angles = at::zeros({3, 8});
-  EXPECT_THROW(attention.AttendRotated(0, at::zeros({3, 7, 16}), angles, angles, layout, out), c10::Error);
-  EXPECT_THROW(attention.AttendRotated(0, at::zeros({3, 8, 32}), angles, angles, layout, out), c10::Error);
-  EXPECT_THROW(attention.AttendRotated(0, at::zeros({3, 8, 16}), at::zeros({2, 8}), angles, layout, out), c10::Error);
-  EXPECT_THROW(attention.AttendRotated(0, at::zeros({3, 8, 16}, at::kDouble), angles, angles, layout, out), c10::Error);
-  EXPECT_NO_THROW(attention.AttendRotated(0, at::zeros({3, 8, 16}), angles, angles, layout, out));
+  EXPECT_THROW(attention.AttendRotated(0, RuleFor(16), at::zeros({3, 7, 16}), angles, angles, layout, out), c10::Error);
+  EXPECT_THROW(attention.AttendRotated(0, RuleFor(16), at::zeros({3, 8, 32}), angles, angles, layout, out), c10::Error);
+  EXPECT_THROW(attention.AttendRotated(0, RuleFor(16), at::zeros({3, 8, 16}), at::zeros({2, 8}), angles, layout, out),
+               c10::Error);
+  EXPECT_THROW(attention.AttendRotated(0, RuleFor(16), at::zeros({3, 8, 16}, at::kDouble), angles, angles, layout, out),
+               c10::Error);
+  EXPECT_NO_THROW(attention.AttendRotated(0, RuleFor(16), at::zeros({3, 8, 16}), angles, angles, layout, out));
 }
 
 }  // namespace

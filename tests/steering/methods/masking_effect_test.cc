@@ -35,7 +35,7 @@ class VotingModel final : public CausalModel {
   at::Tensor Embed(const at::Tensor& token_ids) const override { return votes_.index_select(0, token_ids); }
   at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const override {
     const at::Tensor values = embeddings.unsqueeze(1), same = at::zeros_like(values);
-    return context.attention.Attend(0, same, same, values, context.layout).squeeze(1);
+    return context.attention.Attend(0, spec_.attention(0), same, same, values, context.layout).squeeze(1);
   }
   int64_t weight_bytes() const override { return 0; }
   at::Tensor Logits(const at::Tensor& hidden, Workspace*, Arithmetic) const override { return hidden.matmul(readout_); }
