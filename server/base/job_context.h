@@ -23,6 +23,10 @@ enum class JobPhase {
   kValidating = 5,
   kPersisting = 6,
   kDrift = 7,
+  kReading = 8,    // a model's files
+  kStarting = 9,   // its engine
+  kDraining = 10,  // its calls
+  kFreeing = 11,   // its memory
 };
 
 struct JobProgress {

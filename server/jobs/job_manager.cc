@@ -18,49 +18,54 @@ absl::Status JobManager::Impl::Start() {
   for (const JobRecord& job : unfinished) Enqueue(job, /*reserved=*/false);
   if (!unfinished.empty()) LogInfo("took up unfinished jobs", {{"jobs", absl::StrCat(unfinished.size())}});
   TellCounts();
-  for (int i = 0; i < config_.workers; ++i) workers_.emplace_back([this] { WorkerLoop(); });
+  for (int i = 0; i < config_.workers; ++i) workers_.emplace_back([this] { WorkerLoop(JobLane::kBackground); });
+  const bool operators = std::any_of(runners_.begin(), runners_.end(),
+                                     [](const auto& runner) { return runner.second.lane == JobLane::kOperator; });
+  if (operators) workers_.emplace_back([this] { WorkerLoop(JobLane::kOperator); });
   return absl::OkStatus();
 }
 
-absl::Status JobManager::Impl::Reserve() {
+absl::Status JobManager::Impl::Reserve(JobLane lane) {
   absl::MutexLock lock(&mutex_);
   if (stopping_) return ShuttingDown();
-  if (static_cast<int64_t>(queue_.size()) + reserved_ >= config_.max_queued) {
+  if (static_cast<int64_t>(LaneOf(lane).queue.size()) + LaneOf(lane).reserved >= config_.max_queued) {
     absl::Duration soonest = absl::Seconds(60);
     for (const auto& [name, entry] : entries_) {
-      if (entry->phase == Phase::kRunning) soonest = std::min(soonest, entry->tracker.Eta(clock_.Now()));
+      if (entry->phase == Phase::kRunning && entry->runner.lane == lane)
+        soonest = std::min(soonest, entry->tracker.Eta(clock_.Now()));
     }
     return OverloadError(kJobQueueFull, absl::StrCat("the queue of jobs is full (", config_.max_queued, ")"),
                          std::max(soonest, absl::Seconds(1)));
   }
-  ++reserved_;
+  ++LaneOf(lane).reserved;
   return absl::OkStatus();
 }
 
-void JobManager::Impl::Unreserve() {
+void JobManager::Impl::Unreserve(JobLane lane) {
   absl::MutexLock lock(&mutex_);
-  --reserved_;
+  --LaneOf(lane).reserved;
 }
 
 void JobManager::Impl::Enqueue(const JobRecord& job, bool reserved) {
   {
     absl::MutexLock lock(&mutex_);
-    if (reserved) --reserved_;
     const auto runner = runners_.find(job.kind);
     if (runner == runners_.end()) {
       LogWarning("this server cannot run a job of this kind; it stays in the registry",
                  {{"job", job.name}, {"kind", job.kind}});
       return;
     }
+    Lane& lane = LaneOf(runner->second.lane);
+    if (reserved) --lane.reserved;
     // It is durable: the next server takes it up.
     if (stopping_) return;
     auto entry = std::make_shared<Entry>(job, runner->second);
-    if (entries_.emplace(job.name, entry).second) queue_.push_back(std::move(entry));
+    if (entries_.emplace(job.name, entry).second) lane.queue.push_back(std::move(entry));
   }
   TellCounts();
 }
 
-absl::Status JobManager::Impl::Cancel(std::string_view name) {
+absl::Status JobManager::Impl::Cancel(std::string_view name, std::string_view why) {
   TRIMTAB_RETURN_IF_ERROR(registry_.RequestJobCancel(name));
   EntryPtr queued;
   {
@@ -68,18 +73,20 @@ absl::Status JobManager::Impl::Cancel(std::string_view name) {
     const auto found = entries_.find(std::string(name));
     if (found == entries_.end()) return absl::OkStatus();
     found->second->cancel = true;
+    found->second->cancel_reason = std::string(why);
     if (found->second->phase != Phase::kQueued) return absl::OkStatus();
     queued = found->second;
     queued->phase = Phase::kEnding;
-    queue_.erase(std::find(queue_.begin(), queue_.end(), queued));
+    std::deque<EntryPtr>& queue = LaneOf(queued->runner.lane).queue;
+    queue.erase(std::find(queue.begin(), queue.end(), queued));
   }
   TellCounts();
-  const absl::StatusOr<JobRecord> end = EndWithError(queued, CancelledStatus(), /*retry=*/false);
+  const absl::StatusOr<JobRecord> end = EndWithError(queued, CancelledStatus(why), /*retry=*/false);
   if (absl::IsUnavailable(end.status())) {
     // The request is durable: a worker ends the job when the storage takes it.
     absl::MutexLock lock(&mutex_);
     queued->phase = Phase::kQueued;
-    queue_.push_front(queued);
+    LaneOf(queued->runner.lane).queue.push_front(queued);
     return absl::OkStatus();
   }
   Forget(queued, end);
@@ -132,7 +139,7 @@ void JobManager::Impl::Shutdown() {
     for (std::thread& worker : workers_) worker.join();
     {
       absl::MutexLock lock(&mutex_);
-      queue_.clear();
+      for (Lane& lane : lanes_) lane.queue.clear();
       entries_.clear();
     }
     waiters_.Close(ShuttingDown());
@@ -145,10 +152,10 @@ JobManager::JobManager(Registry& registry, const JobManagerConfig& config, const
 JobManager::~JobManager() { Shutdown(); }
 void JobManager::Register(std::string kind, Runner runner) { impl_->Register(std::move(kind), std::move(runner)); }
 absl::Status JobManager::Start() { return impl_->Start(); }
-absl::Status JobManager::Reserve() { return impl_->Reserve(); }
-void JobManager::Unreserve() { impl_->Unreserve(); }
+absl::Status JobManager::Reserve(JobLane lane) { return impl_->Reserve(lane); }
+void JobManager::Unreserve(JobLane lane) { impl_->Unreserve(lane); }
 void JobManager::Enqueue(const JobRecord& job) { impl_->Enqueue(job, /*reserved=*/true); }
-absl::Status JobManager::Cancel(std::string_view name) { return impl_->Cancel(name); }
+absl::Status JobManager::Cancel(std::string_view name, std::string_view why) { return impl_->Cancel(name, why); }
 absl::StatusOr<JobRecord> JobManager::Get(std::string_view name) { return impl_->Get(name); }
 void JobManager::Wait(std::string_view name, absl::Time deadline, std::function<void(absl::StatusOr<JobRecord>)> done) {
   impl_->Wait(std::string(name), deadline, std::move(done));

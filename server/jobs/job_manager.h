@@ -34,6 +34,12 @@ struct JobManagerConfig {
   absl::Duration retry_delay = absl::Seconds(1);  // before what the storage refused is tried again; doubles each time
 };
 
+// Work waits only behind work of its own lane.
+enum class JobLane {
+  kBackground,  // long computations: at idle priority, behind the gate
+  kOperator,    // what an operator waits for, such as a model to be loaded: one worker at normal priority
+};
+
 struct JobProgressSnapshot {
   JobProgress progress;
   absl::Duration elapsed, eta = absl::InfiniteDuration();  // eta: infinite until it can be estimated
@@ -62,6 +68,7 @@ class JobManager {
     std::function<absl::Status(const JobRecord& job, const absl::Status& error)> fail;
     // Serializes progress for the operation's metadata.
     std::function<std::string(const JobRecord& job, const JobProgressSnapshot& progress)> metadata;
+    JobLane lane = JobLane::kBackground;
   };
 
   JobManager(Registry& registry, const JobManagerConfig& config, const Clock& clock, JobMetrics* metrics);
@@ -71,16 +78,16 @@ class JobManager {
   void Register(std::string kind, Runner runner);
   // Takes up unfinished jobs of the registry (those of unknown kinds stay there), then starts the workers.
   absl::Status Start();
-  // Reserves a place in the queue for a job about to be written to the registry: RESOURCE_EXHAUSTED (JOB_QUEUE_FULL
-  // with retry info) or UNAVAILABLE (SHUTTING_DOWN). Exactly one of Enqueue and Unreserve must follow.
-  absl::Status Reserve();
-  void Unreserve();
+  // Reserves a place in the lane's queue for a job about to be written to the registry: RESOURCE_EXHAUSTED
+  // (JOB_QUEUE_FULL with retry info) or UNAVAILABLE (SHUTTING_DOWN). Exactly one of Enqueue and Unreserve must follow.
+  absl::Status Reserve(JobLane lane = JobLane::kBackground);
+  void Unreserve(JobLane lane = JobLane::kBackground);
   // The job is durable: run it.
   void Enqueue(const JobRecord& job);
 
   // Durable request to cancel; takes effect at the job's next checkpoint (at once while queued). NOT_FOUND; OK when
-  // done.
-  absl::Status Cancel(std::string_view name);
+  // done. `why` is what its operation says then, unless the server restarts in between.
+  absl::Status Cancel(std::string_view name, std::string_view why = "the job was cancelled");
   // Stored record with live metadata when it is running.
   absl::StatusOr<JobRecord> Get(std::string_view name);
   // Calls `done` once, from a manager's thread or at once, when the job has ended or at `deadline`. Never blocks.

@@ -3,6 +3,7 @@
 #ifndef TRIMTAB_SERVER_JOBS_JOB_MANAGER_IMPL_H_
 #define TRIMTAB_SERVER_JOBS_JOB_MANAGER_IMPL_H_
 
+#include <array>
 #include <deque>
 #include <functional>
 #include <map>
@@ -27,8 +28,8 @@ namespace trimtab {
 inline bool HasEnded(const JobRecord& job) { return job.state > JobRecord::State::kRunning; }
 
 // Why a job stops before its end.
-inline absl::Status CancelledStatus() {
-  return ReasonError(absl::StatusCode::kCancelled, kCancelled, "the job was cancelled");
+inline absl::Status CancelledStatus(std::string_view why) {
+  return ReasonError(absl::StatusCode::kCancelled, kCancelled, why);
 }
 inline absl::Status ShuttingDown() {
   return ReasonError(absl::StatusCode::kUnavailable, kShuttingDown, "the server is shutting down");
@@ -44,10 +45,10 @@ class JobManager::Impl {
   void Register(std::string kind, Runner runner) { runners_.emplace(std::move(kind), std::move(runner)); }
   void set_gate(std::function<void()> gate) { gate_ = std::move(gate); }
   absl::Status Start();
-  absl::Status Reserve();
-  void Unreserve();
+  absl::Status Reserve(JobLane lane);
+  void Unreserve(JobLane lane);
   void Enqueue(const JobRecord& job, bool reserved);
-  absl::Status Cancel(std::string_view name);
+  absl::Status Cancel(std::string_view name, std::string_view why);
   absl::StatusOr<JobRecord> Get(std::string_view name);
   void Wait(const std::string& name, absl::Time deadline, JobWaiters::Done done);
   void Shutdown();
@@ -64,6 +65,7 @@ class JobManager::Impl {
     JobRecord record;  // written by Begin, on the service thread while the job's worker waits for it
     Phase phase = Phase::kQueued;
     bool cancel = false;
+    std::string cancel_reason = "the job was cancelled";
     absl::Time queued_since, running_since;
     ProgressTracker tracker;
     absl::Time last_persist = absl::InfinitePast();
@@ -71,9 +73,15 @@ class JobManager::Impl {
   };
   using EntryPtr = std::shared_ptr<Entry>;
   class Context;
+  // What waits for the workers of one lane, guarded by mutex_.
+  struct Lane {
+    std::deque<EntryPtr> queue;
+    int64_t reserved = 0;
+  };
 
-  void WorkerLoop();
-  EntryPtr Take();
+  void WorkerLoop(JobLane lane);
+  EntryPtr Take(JobLane lane);
+  Lane& LaneOf(JobLane lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return lanes_[static_cast<size_t>(lane)]; }
   void RunJob(const EntryPtr& entry);
   // Makes the start of a run durable. NOT_FOUND when the job is no longer there to run; another error ends it
   // (UNAVAILABLE: try again). On the service thread.
@@ -106,8 +114,7 @@ class JobManager::Impl {
 
   absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  int64_t reserved_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::deque<EntryPtr> queue_ ABSL_GUARDED_BY(mutex_);
+  std::array<Lane, 2> lanes_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, EntryPtr> entries_ ABSL_GUARDED_BY(mutex_);  // queued, running, ending; by name
 
   JobWaiters waiters_;

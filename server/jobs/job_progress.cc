@@ -8,7 +8,7 @@ namespace trimtab {
 
 absl::Status JobManager::Impl::CheckEntry(const Entry& entry) {
   absl::MutexLock lock(&mutex_);
-  if (entry.cancel) return CancelledStatus();
+  if (entry.cancel) return CancelledStatus(entry.cancel_reason);
   if (stopping_) return ShuttingDown();
   return absl::OkStatus();
 }

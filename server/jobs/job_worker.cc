@@ -58,7 +58,7 @@ class JobManager::Impl::Context final : public JobContext {
 
   absl::Status Checkpoint() override {
     TRIMTAB_RETURN_IF_ERROR(manager_->CheckEntry(*entry_));
-    if (manager_->gate_) manager_->gate_();
+    if (manager_->gate_ && entry_->runner.lane == JobLane::kBackground) manager_->gate_();
     return manager_->CheckEntry(*entry_);
   }
   void Report(const JobProgress& progress) override { manager_->Report(entry_, progress); }
@@ -80,24 +80,24 @@ class JobManager::Impl::Context final : public JobContext {
   const std::string name_;
 };
 
-void JobManager::Impl::WorkerLoop() {
+void JobManager::Impl::WorkerLoop(JobLane lane) {
   pthread_setname_np(pthread_self(), "trimtab-job");
   // Threads that this one starts, such as its OpenMP team, inherit the policy.
-  if (config_.idle_priority) UseIdlePriority();
+  if (config_.idle_priority && lane == JobLane::kBackground) UseIdlePriority();
   if (config_.on_worker_start) config_.on_worker_start();
-  while (const EntryPtr entry = Take()) RunJob(entry);
+  while (const EntryPtr entry = Take(lane)) RunJob(entry);
 }
 
-JobManager::Impl::EntryPtr JobManager::Impl::Take() {
+JobManager::Impl::EntryPtr JobManager::Impl::Take(JobLane lane) {
   EntryPtr entry;
   {
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(
-        +[](Impl* manager) ABSL_NO_THREAD_SAFETY_ANALYSIS { return manager->stopping_ || !manager->queue_.empty(); },
-        this));
+    const auto news = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_ || !LaneOf(lane).queue.empty(); };
+    mutex_.Await(absl::Condition(&news));
     if (stopping_) return nullptr;
-    entry = std::move(queue_.front());
-    queue_.pop_front();
+    std::deque<EntryPtr>& queue = LaneOf(lane).queue;
+    entry = std::move(queue.front());
+    queue.pop_front();
     entry->phase = Phase::kRunning;
     entry->running_since = clock_.Now();
     entry->tracker.Start(entry->running_since);

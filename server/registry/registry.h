@@ -51,7 +51,7 @@ struct RevisionRecord {
 struct JobRecord {
   enum class State { kQueued = 1, kRunning = 2, kSucceeded = 3, kFailed = 4, kCancelled = 5 };
   std::string name;     // operations/{id}
-  std::string kind;     // "fit", "drift"
+  std::string kind;     // "fit", "drift", "load", "unload"
   std::string target;   // the resource it works on
   std::string request;  // serialized request of its kind: enough to run it again after a crash
   std::string request_id, request_hash;
@@ -62,6 +62,16 @@ struct JobRecord {
   std::string error;     // serialized google.rpc.Status when kFailed or kCancelled
   int64_t attempts = 0;  // times it was started, less those that an orderly shutdown ended
   absl::Time create_time, update_time, end_time = absl::InfinitePast();
+};
+
+// A model that was loaded at run time and is loaded again by the next start.
+struct ModelRecord {
+  std::string name;  // models/{m}
+  std::string path;  // below --model_root
+  std::string precision;
+  int64_t kv_cache_mib = 0;
+  std::string fingerprint;  // of the weights when it was loaded last
+  absl::Time create_time;
 };
 
 struct DriftRecord {
@@ -90,8 +100,9 @@ struct Page {
 
 // The changes that are audited, by the name that their audit entries carry.
 inline constexpr std::string_view kRegistryActions[] = {
-    "create_objective", "update_objective", "delete_objective", "commit_fit",   "commit_fit_failure", "create_job",
-    "update_job",       "cancel_job",       "delete_job",       "commit_drift", "delete_drift_report"};
+    "create_objective",    "update_objective",  "delete_objective",   "commit_fit", "commit_fit_failure",
+    "create_job",          "update_job",        "cancel_job",         "delete_job", "commit_drift",
+    "delete_drift_report", "commit_model_load", "commit_model_unload"};
 
 // Told what happens in a registry, under its lock: must be quick and not call it.
 class RegistryObserver {
@@ -151,6 +162,9 @@ class Registry {
   // A job that has no objective to create (drift). Idempotent by (kind, request_id) like CreateObjective: an earlier
   // job is returned under its own name.
   virtual absl::StatusOr<JobRecord> CreateJob(const JobRecord& job) = 0;
+  // The earlier job that CreateJob would return for `job`, if any. INVALID_ARGUMENT for the same request_id with
+  // another body.
+  virtual absl::StatusOr<std::optional<JobRecord>> FindEarlierJob(const JobRecord& job) = 0;
   virtual absl::StatusOr<JobRecord> GetJob(std::string_view name) = 0;
   virtual absl::StatusOr<std::vector<JobRecord>> ListJobs(const Page& page) = 0;
   // Queued and running jobs by creation time: what a restart takes up again.
@@ -170,6 +184,18 @@ class Registry {
   virtual absl::StatusOr<DriftRecord> GetDriftReport(std::string_view name) = 0;
   virtual absl::StatusOr<std::vector<DriftRecord>> ListDriftReports(std::string_view model, const Page& page) = 0;
   virtual absl::Status DeleteDriftReport(std::string_view name) = 0;
+
+  // A model and its load job's success in one transaction; replaces what was remembered under its name.
+  virtual absl::Status CommitModelLoad(const ModelRecord& model, const JobRecord& job) = 0;
+  // Forgets the model, if it was remembered, in one transaction with its unload job's success.
+  virtual absl::Status CommitModelUnload(std::string_view name, const JobRecord& job) = 0;
+  // By name.
+  virtual absl::StatusOr<std::vector<ModelRecord>> ListModels() = 0;
+  // How often a start of the server began to load a remembered model and never got to EndModelStart: with this one.
+  // Durable, so that a model that ends the server does not do so for ever. RESOURCE_NOT_FOUND when it is not
+  // remembered. Neither of the two is audited.
+  virtual absl::StatusOr<int64_t> BeginModelStart(std::string_view name) = 0;
+  virtual absl::Status EndModelStart(std::string_view name) = 0;
 
   // Every change above (but progress) writes one audit entry in its own transaction.
   virtual absl::StatusOr<std::vector<AuditRecord>> ListAudit(int64_t after, int64_t limit) = 0;

@@ -126,6 +126,19 @@ BEGIN SELECT RAISE(ABORT, 'audit entries never change'); END;
 
 INSERT INTO setting (key, value) VALUES ('secret', randomblob(32));
 )sql",
+    // 2: models that were loaded at run time.
+    R"sql(
+CREATE TABLE model (
+  name TEXT PRIMARY KEY,
+  path TEXT NOT NULL,
+  precision TEXT NOT NULL,
+  kv_cache_mib INTEGER NOT NULL,
+  fingerprint TEXT NOT NULL,
+  create_time INTEGER NOT NULL,
+  -- Starts of the server that began to load it and did not come to an end.
+  unfinished_starts INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 absl::StatusOr<int64_t> ReadInteger(Database& database, std::string_view sql) {

@@ -1,5 +1,5 @@
 // Opening, changes and their audit. Objectives are in sqlite_registry_objectives.cc, jobs and drift reports in
-// sqlite_registry_jobs.cc.
+// sqlite_registry_jobs.cc, models in sqlite_registry_models.cc.
 #include "server/registry/sqlite_registry.h"
 
 #include <fcntl.h>

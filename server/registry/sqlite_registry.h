@@ -51,6 +51,7 @@ class SqliteRegistry final : public Registry {
                                                                   int64_t after_pair, int64_t limit) override;
 
   absl::StatusOr<JobRecord> CreateJob(const JobRecord& job) override;
+  absl::StatusOr<std::optional<JobRecord>> FindEarlierJob(const JobRecord& job) override;
   absl::StatusOr<JobRecord> GetJob(std::string_view name) override;
   absl::StatusOr<std::vector<JobRecord>> ListJobs(const Page& page) override;
   absl::StatusOr<std::vector<JobRecord>> UnfinishedJobs() override;
@@ -64,6 +65,12 @@ class SqliteRegistry final : public Registry {
   absl::StatusOr<DriftRecord> GetDriftReport(std::string_view name) override;
   absl::StatusOr<std::vector<DriftRecord>> ListDriftReports(std::string_view model, const Page& page) override;
   absl::Status DeleteDriftReport(std::string_view name) override;
+
+  absl::Status CommitModelLoad(const ModelRecord& model, const JobRecord& job) override;
+  absl::Status CommitModelUnload(std::string_view name, const JobRecord& job) override;
+  absl::StatusOr<std::vector<ModelRecord>> ListModels() override;
+  absl::StatusOr<int64_t> BeginModelStart(std::string_view name) override;
+  absl::Status EndModelStart(std::string_view name) override;
 
   absl::StatusOr<std::vector<AuditRecord>> ListAudit(int64_t after, int64_t limit) override;
   int64_t revision() const override { return revision_.load(std::memory_order_relaxed); }

@@ -80,6 +80,10 @@ absl::StatusOr<JobRecord> SqliteRegistry::CreateJob(const JobRecord& job) {
   return created;
 }
 
+absl::StatusOr<std::optional<JobRecord>> SqliteRegistry::FindEarlierJob(const JobRecord& job) {
+  return Locked("get_job", [&](Database& database) { return FindEarlier(database, job); });
+}
+
 absl::StatusOr<JobRecord> SqliteRegistry::GetJob(std::string_view name) {
   return Locked("get_job", [&](Database& database) { return FindJob(database, name); });
 }

@@ -62,6 +62,55 @@ TEST_F(JobManagerTest, TwoWorkersRunTwoJobs) {
   EXPECT_EQ(WaitFor("operations/2")->state, State::kSucceeded);
 }
 
+TEST_F(JobManagerTest, OperatorsDoNotWaitBehindBackgroundWork) {
+  config_.max_queued = 1;
+  absl::Notification running, go_on;
+  Make([&](const JobRecord&, JobContext&) {
+    if (!running.HasBeenNotified()) running.Notify();
+    go_on.WaitForNotification();
+    return absl::OkStatus();
+  });
+  bool passed_gate = false;
+  manager_->set_gate([&] { passed_gate = true; });
+  manager_->Register("load",
+                     {.run =
+                          [this](const JobRecord& job, JobContext& context) {
+                            const absl::Status status = context.Checkpoint();
+                            return status.ok() ? Succeed(job) : status;
+                          },
+                      .fail = [this](const JobRecord& job, const absl::Status& error) { return Fail(job, error); },
+                      .metadata = [](const JobRecord&, const JobProgressSnapshot&) { return std::string(); },
+                      .lane = JobLane::kOperator});
+  ASSERT_TRUE(manager_->Start().ok());
+  Submit("1");
+  running.WaitForNotification();
+  Submit("2");
+  EXPECT_EQ(Reason(manager_->Reserve()), kJobQueueFull);
+  ASSERT_TRUE(manager_->Reserve(JobLane::kOperator).ok());
+  JobRecord load = MakeDriftJob("3");
+  load.kind = "load";
+  manager_->Enqueue(*registry_->CreateJob(load));
+  EXPECT_EQ(WaitFor(load.name)->state, State::kSucceeded);
+  EXPECT_FALSE(passed_gate);
+  go_on.Notify();
+  EXPECT_EQ(WaitFor("operations/2")->state, State::kSucceeded);
+}
+
+TEST_F(JobManagerTest, ACancellationSaysWhy) {
+  absl::Notification running;
+  Start([&](const JobRecord& job, JobContext& context) {
+    running.Notify();
+    return UntilStopped(job, context);
+  });
+  Submit("1");
+  running.WaitForNotification();
+  Submit("2");
+  ASSERT_TRUE(manager_->Cancel("operations/2", "its model is gone").ok());
+  ASSERT_TRUE(manager_->Cancel("operations/1", "its model goes").ok());
+  EXPECT_THAT(WaitFor("operations/1")->error, HasSubstr("its model goes"));
+  EXPECT_THAT(WaitFor("operations/2")->error, HasSubstr("its model is gone"));
+}
+
 TEST_F(JobManagerTest, TheQueueIsBounded) {
   config_.max_queued = 2;
   absl::Notification running, go_on;
