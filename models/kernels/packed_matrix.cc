@@ -13,13 +13,16 @@
 #include <cstring>
 #include <memory>
 
-#include "models/kernels/thread_team.h"
+#include "models/kernels/cpu/packed_avx512.h"
 #include "models/kernels/large_memory.h"
+#include "models/kernels/thread_team.h"
 
 namespace trimtab {
 namespace {
 
 constexpr int64_t kTaskRows = 64;  // rows of x that one kernel call takes
+// Rows of bfloat16 up to which our own kernel is faster than oneDNN's, which waits for memory.
+constexpr int64_t kFewRows = 32;
 // Multiplications below which a second thread costs more than it saves.
 constexpr int64_t kSerialWork = int64_t{1} << 15;
 
@@ -69,6 +72,14 @@ void PackedMatrix::MultiplyBlock(int64_t block, const void* x, int64_t count, fl
     at::native::cpublas::brgemm(count, kBlock, columns_, columns_, kBlock, stride, /*add_C=*/false,
                                 static_cast<const float*>(x), blocks_.const_data_ptr<float>() + offset, out,
                                 /*is_vnni=*/false);
+  } else if (static const bool kOurs = cpu::HasBFloat16(); kOurs && count <= kFewRows) {
+    cpu::MultiplyBlockBFloat16(
+        {.block = reinterpret_cast<const uint16_t*>(blocks_.const_data_ptr<c10::BFloat16>() + offset),
+         .pairs = columns_ / 2,
+         .x = static_cast<const uint16_t*>(x),
+         .count = count,
+         .out = out,
+         .stride = stride});
   } else {
     at::native::cpublas::brgemm(count, kBlock, columns_, columns_, kBlock, stride, /*add_C=*/false,
                                 static_cast<const c10::BFloat16*>(x), blocks_.const_data_ptr<c10::BFloat16>() + offset,

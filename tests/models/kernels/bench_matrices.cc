@@ -42,7 +42,7 @@ void Run(int64_t rows, int64_t columns) {
   }
   std::printf("%lld x %lld: microseconds per product (GFLOP/s)\n%6s %20s %20s %20s\n", static_cast<long long>(rows),
               static_cast<long long>(columns), "rows", "4 bits", "8 bits", "bfloat16");
-  for (int64_t count : {1, 2, 4, 8, 16, 32, 64, 256, 512}) {
+  for (int64_t count : {1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 256}) {
     const at::Tensor x = at::randn({count, columns}, at::kFloat), narrow = x.to(at::kBFloat16);
     at::Tensor out = at::empty({count, rows}, at::kFloat);
     std::vector<int8_t> values(static_cast<size_t>(count * columns));
