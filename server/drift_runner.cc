@@ -108,10 +108,12 @@ absl::StatusOr<v1::DriftReport> DriftRunner::Evaluate(const v1::EvaluateDriftReq
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<ServedModel> model, parts_.models.Find(call.model));
   const DriftOptions options{
       .max_items = call.max_items, .seed = call.seed, .shots = call.shots, .max_text_tokens = call.max_text_tokens};
+  TRIMTAB_ASSIGN_OR_RETURN(std::vector<TokenId> text_start, model->Encode({}));
   const DriftEncoder encoder{
       .raw_prompt = [&model](std::string_view prompt) { return model->Encode({.raw = std::string(prompt)}); },
       .continuation = [&model](std::string_view text) { return model->EncodeContinuation(text); },
-      .max_tokens = model->Describe().context_length()};
+      .max_tokens = model->Describe().context_length(),
+      .text_start = std::move(text_start)};
   TRIMTAB_ASSIGN_OR_RETURN(const DriftResult result, EvaluateDrift(*bank, parts_.suites.neutral_text(), plan, options,
                                                                    encoder, model->scorer(), job));
   v1::DriftReport report = ReportOf(result);

@@ -47,6 +47,20 @@ std::string_view MarginKindName(MarginKind kind) {
   return "unknown";
 }
 
+namespace {
+
+// Without a chat template there is nothing around a prompt: the text of its only turn is what the model reads.
+absl::StatusOr<BuiltPrompt> BuildPrompt(const PromptBuilder& prompts, const std::vector<ChatMessage>& turns) {
+  const bool raw = !prompts.has_chat_template() && turns.size() == 1 && turns.front().role == "user";
+  return raw ? prompts.BuildRaw(turns.front().text) : prompts.BuildChat(turns);
+}
+
+}  // namespace
+
+std::optional<TokenId> TextStart(const Tokenizer& tokenizer) {
+  return tokenizer.add_bos() ? tokenizer.bos() : std::nullopt;
+}
+
 std::vector<std::vector<TokenId>> ChunkText(const Tokenizer& tokenizer, std::string_view text, int64_t chunk_tokens,
                                             int64_t max_tokens) {
   // Four bytes a token and more is usual; a slice of the text is enough and keeps tokenising short.
@@ -54,8 +68,11 @@ std::vector<std::vector<TokenId>> ChunkText(const Tokenizer& tokenizer, std::str
       tokenizer.Encode(text.substr(0, static_cast<size_t>(max_tokens) * 16), Tokenizer::SpecialTokens::kPlain);
   std::vector<std::vector<TokenId>> chunks;
   const int64_t usable = std::min<int64_t>(max_tokens, static_cast<int64_t>(tokens.size()));
+  const std::optional<TokenId> start = TextStart(tokenizer);
   for (int64_t begin = 0; begin + chunk_tokens <= usable; begin += chunk_tokens) {
-    chunks.emplace_back(tokens.begin() + begin, tokens.begin() + begin + chunk_tokens);
+    std::vector<TokenId>& chunk = chunks.emplace_back();
+    if (start) chunk.push_back(*start);
+    chunk.insert(chunk.end(), tokens.begin() + begin, tokens.begin() + begin + chunk_tokens);
   }
   return chunks;
 }
@@ -68,7 +85,7 @@ ModelProbe::~ModelProbe() = default;
 int64_t ModelProbe::gradient_tokens() const { return std::max<int64_t>(options_.batch_tokens / kGradientShare, 1); }
 
 absl::StatusOr<EncodedPair> ModelProbe::Encode(const PreferencePair& pair) const {
-  TRIMTAB_ASSIGN_OR_RETURN(BuiltPrompt prompt, loaded_->prompts->BuildChat(pair.prompt));
+  TRIMTAB_ASSIGN_OR_RETURN(BuiltPrompt prompt, BuildPrompt(*loaded_->prompts, pair.prompt));
   EncodedPair encoded{.prompt = std::move(prompt.tokens),
                       .preferred = loaded_->prompts->EncodeContinuation(pair.preferred),
                       .dispreferred = loaded_->prompts->EncodeContinuation(pair.dispreferred)};

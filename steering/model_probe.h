@@ -57,7 +57,10 @@ struct ProbeOptions {
   std::vector<std::vector<TokenId>> neutral_text;
 };
 
-// `text` as chunks of `chunk_tokens` tokens, at most `max_tokens` in all; what is left over at the end is dropped.
+// BOS where the model wants it before every text.
+std::optional<TokenId> TextStart(const Tokenizer& tokenizer);
+// `text` as chunks of `chunk_tokens` tokens, at most `max_tokens` in all; what is left over at the end is dropped. Each
+// begins with TextStart, which is not counted.
 std::vector<std::vector<TokenId>> ChunkText(const Tokenizer& tokenizer, std::string_view text, int64_t chunk_tokens,
                                             int64_t max_tokens);
 
@@ -77,8 +80,9 @@ class ModelProbe {
   int64_t gradient_tokens() const;  // rows of one pass with gradients, which keeps every layer's activations
   void set_batch_tokens(int64_t tokens) { options_.batch_tokens = tokens; }
 
-  // INVALID_ARGUMENT: an answer without tokens, a conversation that the template refuses; PROMPT_TOO_LONG beyond the
-  // model's context.
+  // The prompt of a model without a chat template is one user's turn, read as it is. INVALID_ARGUMENT: an answer without
+  // tokens, a conversation that the template refuses, turns without a template; PROMPT_TOO_LONG beyond the model's
+  // context.
   absl::StatusOr<EncodedPair> Encode(const PreferencePair& pair) const;
   std::string TokenText(TokenId token) const;
 
@@ -116,7 +120,8 @@ class ModelProbe {
                                                                   JobContext& job) const;
   bool has_neutral_text() const { return !options_.neutral_text.empty(); }
   int64_t neutral_tokens() const;
-  // Mean over every second token of the neutral text of KL(unsteered || steered), nats, with all positions steered.
+  // Mean over every second token of the neutral text of KL(unsteered || steered), nats, with all positions steered but
+  // TextStart, which no request steers by default.
   absl::StatusOr<std::vector<double>> NeutralKl(const std::vector<SteeringSetting>& settings, JobContext& job);
 
  private:
@@ -152,6 +157,8 @@ class ModelProbe {
   at::Tensor RunNeutral(at::Tensor hidden, int64_t first, int64_t num_layers, LayerTap& tap) const;
   // Residual stream of the neutral text after block `layer`, not steered; kept.
   const at::Tensor& NeutralStates(int64_t layer);
+  // Rows of the neutral text that are text: all but TextStart.
+  std::vector<int64_t> NeutralTextRows() const;
   double MeanKl(const at::Tensor& unsteered, const at::Tensor& steered) const;
 
   const std::shared_ptr<const LoadedModel> loaded_;

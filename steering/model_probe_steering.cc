@@ -179,6 +179,18 @@ int64_t ModelProbe::neutral_tokens() const {
   return tokens;
 }
 
+std::vector<int64_t> ModelProbe::NeutralTextRows() const {
+  const std::optional<TokenId> start = TextStart(*loaded_->tokenizer);
+  std::vector<int64_t> rows;
+  int64_t row = 0;
+  for (const std::vector<TokenId>& chunk : options_.neutral_text) {
+    for (size_t i = 0; i < chunk.size(); ++i, ++row) {
+      if (i > 0 || chunk[i] != start) rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
 at::Tensor ModelProbe::RunNeutral(at::Tensor hidden, int64_t first, int64_t num_layers, LayerTap& tap) const {
   std::vector<SequenceSpan> spans;
   for (const std::vector<TokenId>& chunk : options_.neutral_text) {
@@ -213,7 +225,8 @@ const at::Tensor& ModelProbe::NeutralStates(int64_t layer) {
 }
 
 double ModelProbe::MeanKl(const at::Tensor& unsteered, const at::Tensor& steered) const {
-  const at::Tensor rows = at::arange(0, unsteered.size(0), kKlStride, at::kLong);
+  const at::Tensor text = at::tensor(NeutralTextRows());
+  const at::Tensor rows = text.slice(0, 0, text.size(0), kKlStride);
   double sum = 0;
   for (int64_t begin = 0; begin < rows.size(0); begin += kKlRows) {
     const at::Tensor slice = rows.narrow(0, begin, std::min(kKlRows, rows.size(0) - begin));
@@ -243,8 +256,8 @@ absl::StatusOr<std::vector<double>> ModelProbe::NeutralKl(const std::vector<Stee
     SteeringRows rows;
     rows.entries.resize(static_cast<size_t>(neutral_tokens()) * kMaxSelections);
     const int32_t slot = *bank.Acquire(setting.vector);
-    for (size_t row = 0; row < rows.entries.size(); row += kMaxSelections) {
-      rows.entries[row] = {slot, setting.strength};
+    for (int64_t row : NeutralTextRows()) {
+      rows.entries[static_cast<size_t>(row) * kMaxSelections] = {slot, setting.strength};
     }
     SteeringTap tap(bank, rows);
     const at::Tensor steered = RunNeutral(tap.At(Site::kBlockOutput, layer, states), layer + 1, num_layers(), tap);

@@ -79,7 +79,9 @@ void ReadSubBlock(ElementType type, const uint8_t* in, int sub, Group& group) {
   }
 }
 
-int BitsOf(ElementType type) {  // 0: no grouped form
+}  // namespace
+
+int GroupedBits(ElementType type) {
   switch (type) {
     case ElementType::kQ4_0:
     case ElementType::kQ4_1:
@@ -95,10 +97,8 @@ int BitsOf(ElementType type) {  // 0: no grouped form
   }
 }
 
-}  // namespace
-
 std::optional<GroupedWeight> GroupBlocks(ElementType type, const uint8_t* blocks, int64_t rows, int64_t columns) {
-  GroupedWeight weight{.bits = BitsOf(type), .rows = rows, .columns = columns};
+  GroupedWeight weight{.bits = GroupedBits(type), .rows = rows, .columns = columns};
   const BlockLayout layout = BlockLayoutOf(type);
   if (weight.bits == 0 || columns % layout.elements != 0) return std::nullopt;
   const int64_t groups = rows * columns / kWeightGroup;

@@ -21,6 +21,8 @@ struct GroupedWeight {
   std::vector<float> scales, minimums;  // [rows, columns / 32]
 };
 
+// Bits of a quant of this type in grouped form, 4 or 8; 0 when the type has no such form.
+int GroupedBits(ElementType type);
 // The elements of `count / elements` blocks (as for Dequantize) as one row. Nullopt when the type has no such form (the
 // floating types; Q6_K, whose groups have 16 elements) or a scale or minimum is beyond what a half can hold. Exact for
 // Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0: the same numbers as Dequantize up to the rounding of one product and one sum; Q4_K

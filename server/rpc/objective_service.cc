@@ -22,11 +22,27 @@ namespace trimtab {
 namespace {
 
 constexpr int kModifyAttempts = 8;
+constexpr size_t kMaxTurnViolations = 20;
 
 // A default that every request would be refused for is a mistake.
 absl::Status CheckStrengths(std::optional<float> default_strength, std::optional<float> max_strength) {
   if (!default_strength || !max_strength || std::abs(*default_strength) <= *max_strength) return absl::OkStatus();
   return FieldError({{"objective.default_strength", absl::StrCat("must be within max_strength, ", *max_strength)}});
+}
+
+// Without a chat template there is nothing to join turns with.
+absl::Status CheckTurns(const RegisterCall& call, const ServedModel& model) {
+  if (model.Describe().has_chat_template()) return absl::OkStatus();
+  std::vector<FieldViolation> violations;
+  for (const auto& [field, pairs] : {std::pair("objective.pairs", &call.pairs.pairs),
+                                     std::pair("objective.held_out_pairs", &call.pairs.held_out)}) {
+    for (size_t i = 0; i < pairs->size(); ++i) {
+      if ((*pairs)[i].prompt.size() == 1 || violations.size() == kMaxTurnViolations) continue;
+      violations.push_back({absl::StrCat(field, "[", i, "].prompt"),
+                            "must be one user's turn, which is read as it is: this model has no chat template"});
+    }
+  }
+  return violations.empty() ? absl::OkStatus() : FieldError(std::move(violations));
 }
 
 // The registration without what identifies the call: two calls with the same hash ask for the same thing.
@@ -93,6 +109,7 @@ absl::Status ObjectiveServiceImpl::Register(const v1::RegisterObjectiveRequest& 
   TRIMTAB_ASSIGN_OR_RETURN(const RegisterCall call, ParseRegisterObjectiveRequest(request));
   TRIMTAB_RETURN_IF_ERROR(CheckStrengths(call.default_strength, call.max_strength));
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<ServedModel> model, parts_.models.Find(call.id.model));
+  TRIMTAB_RETURN_IF_ERROR(CheckTurns(call, *model));
   const google::protobuf::Any* config =
       request.objective().has_method_config() ? &request.objective().method_config() : nullptr;
   TRIMTAB_RETURN_IF_ERROR(parts_.methods.Create(call.method, config).status());

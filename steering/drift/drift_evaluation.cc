@@ -199,13 +199,19 @@ absl::Status CompareQuestions(const std::vector<EncodedQuestion>& questions, con
   return absl::OkStatus();
 }
 
-absl::Status CompareText(const std::vector<std::vector<TokenId>>& chunks, const SteeringPlan& plan,
-                         BatchScorer& batches, JobContext& job, DriftResult& result) {
+absl::Status CompareText(const std::vector<std::vector<TokenId>>& chunks, const std::vector<TokenId>& start,
+                         const SteeringPlan& plan, BatchScorer& batches, JobContext& job, DriftResult& result) {
   if (chunks.empty()) return absl::OkStatus();
+  const auto item = [&start](const std::vector<TokenId>& chunk) {
+    ScoreItem score{.tokens = start, .prompt_length = static_cast<int64_t>(start.size()) + 1};
+    score.tokens.insert(score.tokens.end(), chunk.begin(), chunk.end());
+    return score;
+  };
   std::vector<ScoreItem> items;
   size_t positions = 0;
   for (const std::vector<TokenId>& chunk : chunks) {
-    items.push_back({.tokens = chunk, .prompt_length = 1, .top = kTop});
+    items.push_back(item(chunk));
+    items.back().top = kTop;
     positions += chunk.size() - 1;
   }
   TRIMTAB_ASSIGN_OR_RETURN(const std::vector<BaselinePosition> baseline,
@@ -213,9 +219,9 @@ absl::Status CompareText(const std::vector<std::vector<TokenId>>& chunks, const 
   items.clear();
   size_t next = 0;
   for (const std::vector<TokenId>& chunk : chunks) {
-    ScoreItem item{.tokens = chunk, .prompt_length = 1, .plan = plan};
-    for (size_t i = 1; i < chunk.size(); ++i) item.watch.push_back(baseline[next++].top);
-    items.push_back(std::move(item));
+    items.push_back(item(chunk));
+    items.back().plan = plan;
+    for (size_t i = 1; i < chunk.size(); ++i) items.back().watch.push_back(baseline[next++].top);
   }
   TRIMTAB_ASSIGN_OR_RETURN(const std::vector<ScoreOutcome> steered, batches.Score(std::move(items)));
   std::vector<double> kl;
@@ -292,14 +298,16 @@ absl::StatusOr<DriftResult> EvaluateDrift(const QuestionBank& bank, std::string_
   }
   std::vector<std::vector<TokenId>> chunks;
   if (options.max_text_tokens > 0) chunks = Chunks(encoder.continuation(neutral_text), options);
-  for (const std::vector<TokenId>& chunk : chunks) tokens += static_cast<int64_t>(chunk.size());
+  for (const std::vector<TokenId>& chunk : chunks) {
+    tokens += static_cast<int64_t>(encoder.text_start.size() + chunk.size());
+  }
 
   BatchScorer batches(scorer, job, std::max<int64_t>(options.batch_items, 1), 2 * tokens);
   batches.progress().total = 2 * static_cast<int64_t>(questions.size() + chunks.size());
   batches.progress().partial_failures = std::move(left_out);
   DriftResult result;
   TRIMTAB_RETURN_IF_ERROR(CompareQuestions(questions, letters, plan, batches, job, result));
-  TRIMTAB_RETURN_IF_ERROR(CompareText(chunks, plan, batches, job, result));
+  TRIMTAB_RETURN_IF_ERROR(CompareText(chunks, encoder.text_start, plan, batches, job, result));
   AddWarnings(plan, result);
   return result;
 }

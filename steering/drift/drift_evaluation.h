@@ -44,7 +44,8 @@ struct DriftResult {
 struct DriftEncoder {
   std::function<absl::StatusOr<std::vector<TokenId>>(std::string_view prompt)> raw_prompt;
   std::function<std::vector<TokenId>(std::string_view text)> continuation;
-  int64_t max_tokens = 0;  // longest sequence that the scorer takes
+  int64_t max_tokens = 0;           // longest sequence that the scorer takes
+  std::vector<TokenId> text_start;  // what the model wants before every text, BOS or nothing; not steered by default
 };
 
 // Questions whose prompt is too long for the model are left out and named in the progress's partial failures. Errors:

@@ -10,10 +10,13 @@
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
 #include "models/attention/dense_attention.h"
+#include "models/loaded_model.h"
+#include "models/prompt_builder.h"
 #include "models/testing/tiny_model.h"
 #include "steering/runtime/steering_bank.h"
 #include "steering/runtime/steering_tap.h"
@@ -245,6 +248,59 @@ TEST_F(ModelProbeTest, NeutralDivergenceGrowsWithTheStrength) {
   EXPECT_GT((*kl)[4], 0);
   ModelProbe without(loaded_, {});
   EXPECT_EQ(without.NeutralKl({{}}, job_).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ModelProbeTest, WithoutATemplateAPromptIsReadAsItIs) {
+  LoadedModel base = *loaded_;
+  base.prompts = std::make_shared<PromptBuilder>(base.tokenizer, nullptr, /*add_bos=*/false);
+  const ModelProbe probe(std::make_shared<const LoadedModel>(base), {});
+  const absl::StatusOr<EncodedPair> pair = probe.Encode(Pair("hi you", "yes", "no"));
+  ASSERT_TRUE(pair.ok()) << pair.status();
+  EXPECT_EQ(pair->prompt, base.tokenizer->Encode("hi you", Tokenizer::SpecialTokens::kParse));
+  EXPECT_EQ(pair->candidates.size(), pair->prompt.size());
+  PreferencePair turns = Pair("hi you", "yes", "no");
+  turns.prompt.insert(turns.prompt.begin(), {"system", "be kind"});
+  EXPECT_EQ(probe.Encode(turns).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ModelProbeWithBos, NeutralTextBeginsWithBosAndIsSteeredAfterIt) {
+  const auto loaded =
+      LoadModel("tiny", "tests/golden/data/llama/tiny", {.precision = LoadOptions::Precision::kFloat32});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const TokenId bos = *(*loaded)->tokenizer->bos();
+  const auto chunks = ChunkText(*(*loaded)->tokenizer, "plain words, nothing more", 5, 10);
+  ASSERT_EQ(chunks.size(), 2u);
+  for (const std::vector<TokenId>& chunk : chunks) {
+    EXPECT_EQ(chunk.size(), 6u);
+    EXPECT_EQ(chunk.front(), bos);
+    EXPECT_EQ(std::count(chunk.begin(), chunk.end(), bos), 1);
+  }
+  ModelProbe probe(*loaded, {.neutral_text = {chunks[0]}});
+  const auto vector = RandomVector({1}, probe.hidden_size(), 1);
+  MemoryJob job;
+  const auto kl = probe.NeutralKl({{vector, 0.1f, ApplyTo::kAll}}, job);
+  ASSERT_TRUE(kl.ok()) << kl.status();
+
+  // The slow reference: rows 1 to 5 steered, every second of them compared.
+  at::NoGradGuard no_grad;
+  const auto logprobs = [&](LayerTap& tap) {
+    const TokenLayout layout = TokenLayout::Dense({{.length = 6}});
+    DenseAttention attention;
+    const at::Tensor hidden = (*loaded)->model->Forward(
+        probe.Embed(chunks[0]), {.layout = layout, .attention = attention, .tap = tap});
+    return at::log_softmax((*loaded)->model->Logits(hidden), -1);
+  };
+  IdentityTap identity;
+  SteeringBank bank(1, probe.num_layers(), probe.hidden_size());
+  SteeringRows rows;
+  rows.entries.resize(6 * kMaxSelections);
+  const int32_t slot = *bank.Acquire(vector);
+  for (size_t row = 1; row < 6; ++row) rows.entries[row * kMaxSelections] = {slot, 0.1f};
+  SteeringTap steering(bank, rows);
+  const at::Tensor p = logprobs(identity), q = logprobs(steering);
+  const at::Tensor each = (p.exp() * (p - q)).sum(-1);
+  EXPECT_NEAR((*kl)[0], (each[1] + each[3] + each[5]).item<double>() / 3, 1e-5);
+  EXPECT_GT((*kl)[0], 0);
 }
 
 TEST_F(ModelProbeTest, CheckpointsAreObeyed) {

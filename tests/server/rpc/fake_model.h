@@ -5,6 +5,7 @@
 #define TRIMTAB_TESTS_SERVER_RPC_FAKE_MODEL_H_
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -90,6 +91,8 @@ class FakeModel final : public ServedModel, public Scorer {
     return last_;
   }
 
+  void set_has_chat_template(bool has) { has_chat_template_ = has; }
+
   const std::string& id() const override { return id_; }
   const std::string& fingerprint() const override { return fingerprint_; }
   v1::Model Describe() const override {
@@ -99,6 +102,7 @@ class FakeModel final : public ServedModel, public Scorer {
     model.set_fingerprint(fingerprint_);
     model.set_state(v1::Model::STATE_READY);
     model.add_drift_suites("probe");
+    model.set_has_chat_template(has_chat_template_);
     return model;
   }
   absl::StatusOr<std::vector<TokenId>> Encode(const PromptInput& input) const override {
@@ -258,6 +262,7 @@ class FakeModel final : public ServedModel, public Scorer {
   const std::string id_;
   const std::string fingerprint_ = "fingerprint-of-fake";
   const std::vector<TokenId> end_tokens_ = {kEnd};
+  std::atomic<bool> has_chat_template_ = true;
 
   mutable absl::Mutex mutex_;
   Script script_ ABSL_GUARDED_BY(mutex_);

@@ -63,6 +63,25 @@ TEST_F(ObjectiveServiceTest, AnObjectiveIsRegisteredFittedAndServed) {
   EXPECT_EQ(response.applied(0).revision(), 1);
 }
 
+TEST_F(ObjectiveServiceTest, AModelWithoutATemplateTakesPairsOfOneTurn) {
+  model_->set_has_chat_template(false);
+  v1::RegisterObjectiveRequest request = Registration("calm");
+  google::longrunning::Operation operation;
+  ASSERT_TRUE(Register(request, &operation).ok());
+  Await(operation.name());
+  request = Registration("calmer");
+  v1::PreferencePair& pair = *request.mutable_objective()->mutable_pairs(2);
+  pair.mutable_prompt(0)->set_role(v1::ROLE_SYSTEM);
+  *pair.add_prompt() = request.objective().pairs(0).prompt(0);
+  const grpc::Status refused = Register(request, &operation);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_NE(refused.error_message().find("objective.pairs[2].prompt"), std::string::npos) << refused.error_message();
+  EXPECT_NE(refused.error_message().find("no chat template"), std::string::npos) << refused.error_message();
+  model_->set_has_chat_template(true);
+  EXPECT_TRUE(Register(request, &operation).ok());
+  Await(operation.name());
+}
+
 TEST_F(ObjectiveServiceTest, TheSameRequestIsAnsweredTheSame) {
   v1::RegisterObjectiveRequest request = Registration("calm");
   request.set_request_id("id-1");

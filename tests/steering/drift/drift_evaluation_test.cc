@@ -21,6 +21,7 @@ class ByteScorer final : public Scorer {
     std::vector<ScoreOutcome> outcomes;
     for (const ScoreItem& item : items) {
       ++scored_items;
+      last_item = item;
       ScoreOutcome outcome;
       for (size_t at = static_cast<size_t>(item.prompt_length); at < item.tokens.size(); ++at) {
         const std::vector<float> logs = Logs(item, at);
@@ -39,6 +40,7 @@ class ByteScorer final : public Scorer {
   }
 
   int scored_items = 0;
+  ScoreItem last_item;
 
  private:
   static std::vector<float> Logs(const ScoreItem& item, size_t at) {
@@ -193,6 +195,22 @@ TEST(EvaluateDrift, LongQuestionsAreLeftOutAndNamed) {
   EXPECT_EQ(job.last.partial_failures.size(), 1u);
   const auto none = EvaluateDrift(bank, "", PlanOf(1), {}, ByteEncoder(20), scorer, job);
   EXPECT_THAT(std::string(none.status().message()), HasSubstr("too long"));
+}
+
+TEST(EvaluateDrift, TextBeginsAsTheModelWants) {
+  ByteScorer scorer, plain_scorer;
+  FakeJob job, plain_job;
+  DriftEncoder encoder = ByteEncoder();
+  encoder.text_start = {7};
+  const auto result = EvaluateDrift(Bank(), Neutral(), PlanOf(5), {}, encoder, scorer, job);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(scorer.last_item.tokens.front(), 7);
+  EXPECT_EQ(scorer.last_item.prompt_length, 2);
+  // The same tokens are scored and steered as without.
+  const auto plain = EvaluateDrift(Bank(), Neutral(), PlanOf(5), {}, ByteEncoder(), plain_scorer, plain_job);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_EQ(result->text_tokens, plain->text_tokens);
+  EXPECT_EQ(result->kl_text.mean, plain->kl_text.mean);
 }
 
 TEST(EvaluateDrift, RefusesATokenizerThatSplitsLetters) {
