@@ -1,31 +1,31 @@
 #include "server/engine/fair_order.h"
 
 #include <algorithm>
+#include <optional>
 
 namespace trimtab {
-namespace {
 
-size_t Index(Priority priority) { return static_cast<size_t>(priority) - 1; }
-
-}  // namespace
-
-Tenant* TenantOrder::Enter(const Request& request, int64_t cost, int64_t& start) {
-  Tenant& tenant = tenants_[request.tenant];
-  ++tenant.requests;
-  const size_t priority = Index(request.priority);
-  start = std::max(now_[priority], tenant.finish[priority]);
-  tenant.finish[priority] = start + cost;
+Tenant* TenantOrder::Enter(const std::string& name, Priority priority) {
+  Tenant& tenant = tenants_[name];
+  Tenant::Account& account = tenant.account(priority);
+  if (account.requests == 0) {
+    std::optional<int64_t> least;
+    for (auto& [other, competitor] : tenants_) {
+      const Tenant::Account& its = competitor.account(priority);
+      if (its.requests > 0) least = std::min(least.value_or(its.served), its.served);
+    }
+    if (least) account.served = std::max(account.served, *least);
+  }
+  ++account.requests;
   return &tenant;
 }
 
-void TenantOrder::Admitted(Priority priority, int64_t start) {
-  int64_t& now = now_[Index(priority)];
-  now = std::max(now, start);
-}
-
-void TenantOrder::Leave(const std::string& tenant) {
-  const auto it = tenants_.find(tenant);
-  if (--it->second.requests == 0) tenants_.erase(it);
+void TenantOrder::Leave(const std::string& name, Priority priority) {
+  const auto it = tenants_.find(name);
+  --it->second.account(priority).requests;
+  const auto has_requests = [](const Tenant::Account& account) { return account.requests > 0; };
+  const std::array<Tenant::Account, 3>& accounts = it->second.accounts;
+  if (std::none_of(accounts.begin(), accounts.end(), has_requests)) tenants_.erase(it);
 }
 
 void PriorityShares::Count(Priority rank, int64_t tokens) {

@@ -1,7 +1,7 @@
 #include "server/engine/scheduler.h"
 
 #include <algorithm>
-#include <iterator>
+#include <functional>
 #include <tuple>
 #include <utility>
 
@@ -14,15 +14,8 @@ namespace {
 bool IsDecode(const Sequence& sequence) { return sequence.remaining() == 1 && !sequence.request->score; }
 
 // The greatest is preempted first.
-std::tuple<Priority, bool, int64_t, int64_t> VictimRank(const Sequence& sequence) {
-  return {sequence.rank, sequence.paused(), sequence.start, sequence.ticket};
-}
-
-// What a request may take in all, for fairness among tenants.
-int64_t CostOf(const Request& request, int64_t max_context) {
-  const int64_t prompt = static_cast<int64_t>(request.tokens.size());
-  if (request.score) return prompt;
-  return std::max(prompt, std::min(max_context, prompt + std::min(max_context, request.sampling.max_output_tokens)));
+std::tuple<Priority, bool, bool, int64_t> VictimRank(const Sequence& sequence) {
+  return {sequence.rank, sequence.paused(), !sequence.promoted, sequence.ticket};
 }
 
 }  // namespace
@@ -42,9 +35,13 @@ void Scheduler::Submit(std::unique_ptr<Request> request, absl::Time now) {
   sequence.tokens = request->tokens;
   sequence.arrival = request->arrival == absl::Time() ? now : request->arrival;
   sequence.rank = request->priority;
-  sequence.tenant = tenants_.Enter(*request, CostOf(*request, config_.max_context), sequence.start);
+  sequence.tenant = tenants_.Enter(request->tenant, request->priority);
+  sequence.came = sequence.tenant->account(request->priority).prefilled;
   next_deadline_ = std::min(next_deadline_, request->deadline);
   sequence.request = std::move(request);
+  ComputeKeys(sequence);
+  sequence.expected_cached =
+      blocks_.CountCached(absl::MakeConstSpan(sequence.keys).first(Shareable(sequence))) * config_.block_size;
   const std::string& id = sequence.request->id;
   waiting_.insert(&sequence);
   sequences_.emplace(id, std::move(owned));
@@ -68,9 +65,7 @@ StepPlan Scheduler::Plan(absl::Time now) {
   planned_.clear();
   draft.budget = config_.max_step_tokens;
   PlanDecode(draft);
-  if (draft.interactive && config_.max_step_time < absl::InfiniteDuration()) {
-    draft.budget = std::min(draft.budget, cost_.PrefillRows(draft.decode_rows, config_.max_step_time));
-  }
+  BoundPrefill(draft);
   PlanPrefill(draft, now);
   planned_at_ = now;
   planned_decode_rows_ = 0;
@@ -92,7 +87,7 @@ void Scheduler::EndExpired(absl::Time now) {
       next_deadline_ = std::min(next_deadline_, sequence->request->deadline);
     }
   }
-  std::sort(expired.begin(), expired.end(), ServedBefore());
+  std::sort(expired.begin(), expired.end(), CameBefore());
   for (Sequence* sequence : expired) {
     End(*sequence, FinishReason::kDeadline,
         ReasonError(absl::StatusCode::kDeadlineExceeded, kDeadlineExceeded, "the request's deadline passed"), now);
@@ -109,7 +104,7 @@ void Scheduler::UpdatePauses(absl::Time now) {
     }
     if (sequence->paused() && now - sequence->paused_since >= config_.stall_timeout) stalled.push_back(sequence.get());
   }
-  std::sort(stalled.begin(), stalled.end(), ServedBefore());
+  std::sort(stalled.begin(), stalled.end(), CameBefore());
   for (Sequence* sequence : stalled) {
     if (metrics_ != nullptr) metrics_->OnStall();
     End(*sequence, FinishReason::kCancelled,
@@ -122,19 +117,18 @@ void Scheduler::UpdatePauses(absl::Time now) {
 void Scheduler::PromoteStarved() {
   for (const Priority priority : {Priority::kBatch, Priority::kBackground}) {
     // The first of the class that wants to be computed and is not held up by its own tenant.
-    Sequence* first = nullptr;
+    std::optional<PrefillTurn> first;
     for (const Queue* queue : {&running_, &waiting_}) {
       for (auto it = queue->lower_bound(priority); it != queue->end() && (*it)->rank == priority; ++it) {
         Sequence& sequence = **it;
         if (sequence.paused() || (sequence.running && IsDecode(sequence)) || TenantIsFull(sequence)) continue;
-        if (first == nullptr || ServedBefore()(&sequence, first)) first = &sequence;
-        break;
+        if (const PrefillTurn turn(sequence); !first || turn < *first) first = turn;
       }
     }
-    if (first == nullptr) {
+    if (!first) {
       shares_.Forget(priority);
-    } else if (shares_.Spend(priority, first->remaining())) {
-      Promote(*first);
+    } else if (shares_.Spend(priority, first->sequence->remaining())) {
+      Promote(*first->sequence);
     }
   }
 }
@@ -143,7 +137,7 @@ void Scheduler::Promote(Sequence& sequence) {
   Queue& queue = sequence.running ? running_ : waiting_;
   queue.erase(&sequence);
   sequence.rank = Priority::kInteractive;
-  sequence.start = 0;
+  sequence.promoted = true;
   queue.insert(&sequence);
   ++counters_.promotions;
 }
@@ -161,28 +155,43 @@ void Scheduler::PlanDecode(Draft& draft) {
     }
     if (need > 0 && !blocks_.Allocate(need, sequence.blocks)) continue;
     AddItem(sequence, draft);
-    ++draft.decode_rows;
-    draft.interactive = draft.interactive || sequence.request->priority == Priority::kInteractive;
   }
 }
 
+void Scheduler::BoundPrefill(Draft& draft) const {
+  if (!draft.interactive || config_.max_step_time == absl::InfiniteDuration()) return;
+  const int64_t rows = cost_.PrefillRows(draft.decode_rows, config_.max_step_time) - draft.prefill_rows;
+  draft.budget = std::clamp<int64_t>(rows, 0, draft.budget);
+}
+
 void Scheduler::PlanPrefill(Draft& draft, absl::Time now) {
-  prefilling_.clear();
+  turns_.clear();
   for (Sequence* sequence : running_) {
-    if (!IsDecode(*sequence) && !sequence->paused()) prefilling_.push_back(sequence);
+    if (!IsDecode(*sequence) && !sequence->paused()) turns_.emplace_back(*sequence);
   }
-  if (prefilling_.empty() && waiting_.empty()) return;
-  candidates_.clear();
-  std::merge(prefilling_.begin(), prefilling_.end(), waiting_.begin(), waiting_.end(), std::back_inserter(candidates_),
-             ServedBefore());
-  bool admitting = true;
-  for (size_t i = 0; i < candidates_.size() && draft.budget > 0; ++i) {
-    Sequence& sequence = *candidates_[i];
-    if (sequence.running) {
-      AddItem(sequence, draft);
-    } else if (admitting && !sequence.paused()) {
-      admitting = TryAdmit(sequence, draft, now);
+  for (Sequence* sequence : waiting_) {
+    if (!sequence->paused()) turns_.emplace_back(*sequence);
+  }
+  std::make_heap(turns_.begin(), turns_.end(), std::greater<>());
+  while (!turns_.empty() && draft.budget > 0) {
+    std::pop_heap(turns_.begin(), turns_.end(), std::greater<>());
+    Sequence& sequence = *turns_.back().sequence;
+    if (const PrefillTurn turn(sequence); turn.served > turns_.back().served) {
+      // Its tenant was given rows meanwhile.
+      turns_.back() = turn;
+      std::push_heap(turns_.begin(), turns_.end(), std::greater<>());
+      continue;
     }
+    turns_.pop_back();
+    if (sequence.running) {
+      AdoptCached(sequence);
+      AddItem(sequence, draft);
+    } else if (!TryAdmit(sequence, draft, now)) {
+      const auto waits = [](const PrefillTurn& turn) { return !turn.sequence->running; };
+      turns_.erase(std::remove_if(turns_.begin(), turns_.end(), waits), turns_.end());
+      std::make_heap(turns_.begin(), turns_.end(), std::greater<>());
+    }
+    BoundPrefill(draft);
   }
 }
 
@@ -194,9 +203,9 @@ bool Scheduler::TenantIsFull(const Sequence& sequence) const {
 bool Scheduler::TryAdmit(Sequence& sequence, Draft& draft, absl::Time now) {
   if (TenantIsFull(sequence) || (sequence.steered() && draft.steering_blocked)) return true;
   ComputeKeys(sequence);
-  const int64_t shareable = config_.prefix_caching ? sequence.first_logits() / config_.block_size : 0;
-  if (!draft.keys.empty() && shareable > 0) {
+  if (const int64_t shareable = Shareable(sequence); !draft.keys.empty() && shareable > 0) {
     const int64_t held = blocks_.CountCached(absl::MakeConstSpan(sequence.keys).first(shareable));
+    sequence.expected_cached = held * config_.block_size;
     if (held < shareable && draft.keys.count(sequence.keys[held]) > 0) return true;
   }
   if (running() >= config_.max_running_requests) {
@@ -216,19 +225,21 @@ bool Scheduler::TryAdmit(Sequence& sequence, Draft& draft, absl::Time now) {
   running_.insert(&sequence);
   sequence.running = true;
   sequence.tenant->running += sequence.request->internal ? 0 : 1;
-  if (sequence.rank == sequence.request->priority) tenants_.Admitted(sequence.rank, sequence.start);
   if (sequence.first_scheduled == absl::InfinitePast()) {
     sequence.first_scheduled = now;
-    sequence.cached_prompt_tokens = sequence.computed;
-    if (config_.prefix_caching) {
-      counters_.prefix_query_tokens += sequence.target();
-      counters_.prefix_hit_tokens += sequence.computed;
-      if (metrics_ != nullptr) metrics_->OnPrefixLookup(sequence.target(), sequence.computed);
-    }
+    CountHits(sequence, sequence.target(), sequence.computed);
     if (events_ != nullptr) events_->OnScheduled(*sequence.request);
   }
   AddItem(sequence, draft);
   return true;
+}
+
+void Scheduler::CountHits(Sequence& sequence, int64_t queried, int64_t hit) {
+  sequence.cached_prompt_tokens += hit;
+  if (!config_.prefix_caching) return;
+  counters_.prefix_query_tokens += queried;
+  counters_.prefix_hit_tokens += hit;
+  if (metrics_ != nullptr) metrics_->OnPrefixLookup(queried, hit);
 }
 
 bool Scheduler::AcquireSlots(Sequence& sequence, Draft& draft) {
@@ -258,10 +269,7 @@ void Scheduler::ReleaseSlots(Sequence& sequence) {
 }
 
 bool Scheduler::AcquireBlocks(Sequence& sequence, Draft& draft) {
-  if (config_.prefix_caching) {
-    const int64_t shareable = sequence.first_logits() / config_.block_size;
-    sequence.blocks = blocks_.AcquireCached(absl::MakeConstSpan(sequence.keys).first(shareable));
-  }
+  sequence.blocks = blocks_.AcquireCached(absl::MakeConstSpan(sequence.keys).first(Shareable(sequence)));
   const int64_t shared = static_cast<int64_t>(sequence.blocks.size());
   const int64_t need = blocks_.BlocksFor(sequence.target()) - shared;
   // Some room for those that run already, else the next token of one of them would throw this one out again.
@@ -286,9 +294,40 @@ bool Scheduler::AcquireBlocks(Sequence& sequence, Draft& draft) {
   return true;
 }
 
+void Scheduler::AdoptCached(Sequence& sequence) {
+  const int64_t first = sequence.published, shareable = Shareable(sequence);
+  if (first >= shareable) return;
+  const std::vector<int32_t> cached =
+      blocks_.AcquireCached(absl::MakeConstSpan(sequence.keys).subspan(first, shareable - first));
+  if (cached.empty()) return;
+  const int64_t count = static_cast<int64_t>(cached.size());
+  blocks_.Release(absl::MakeConstSpan(sequence.blocks).subspan(first, count));
+  std::copy(cached.begin(), cached.end(), sequence.blocks.begin() + first);
+  sequence.published = first + count;
+  const int64_t known = std::max(sequence.computed, sequence.dosed);
+  sequence.computed = sequence.published * config_.block_size;
+  CountHits(sequence, 0, std::max<int64_t>(0, sequence.computed - known));
+}
+
+int64_t Scheduler::Shareable(const Sequence& sequence) const {
+  return config_.prefix_caching ? sequence.first_logits() / config_.block_size : 0;
+}
+
+void Scheduler::Charge(const Sequence& sequence, int64_t rows) {
+  Tenant::Account& account = sequence.tenant->account(sequence.request->priority);
+  account.served += rows;
+  if (!IsDecode(sequence)) account.prefilled += rows;
+}
+
 void Scheduler::AddItem(Sequence& sequence, Draft& draft) {
   const int64_t length = std::min(draft.budget, sequence.remaining());
   draft.budget -= length;
+  Charge(sequence, length);
+  (IsDecode(sequence) ? draft.decode_rows : draft.prefill_rows) += length;
+  const Request& request = *sequence.request;
+  if (length == sequence.remaining() && request.priority == Priority::kInteractive && !request.score) {
+    draft.interactive = true;
+  }
   draft.items.push_back({&sequence, sequence.computed, length, sequence.first_logits()});
   planned_.push_back(&sequence);
   if (!config_.prefix_caching || length == 1) return;
@@ -317,7 +356,8 @@ void Scheduler::Preempt(Sequence& victim, Draft& draft) {
   if (const auto planned = std::find(planned_.begin(), planned_.end(), &victim); planned != planned_.end()) {
     const auto item = draft.items.begin() + (planned - planned_.begin());
     draft.budget += item->length;
-    if (IsDecode(victim)) --draft.decode_rows;
+    Charge(victim, -item->length);
+    (IsDecode(victim) ? draft.decode_rows : draft.prefill_rows) -= item->length;
     draft.items.erase(item);
     planned_.erase(planned);
   }

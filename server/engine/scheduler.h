@@ -29,8 +29,8 @@ struct SchedulerConfig {
   int64_t block_size = 16;
   int64_t max_running_requests = 64;
   int64_t max_step_tokens = 512;
-  // A step in which interactive answers go on takes in only so much prompt that it should stay within this; infinite:
-  // as much as max_step_tokens allows.
+  // A step in which interactive answers begin or go on takes in only so much prompt that it should stay within this;
+  // infinite: as much as max_step_tokens allows.
   absl::Duration max_step_time = absl::InfiniteDuration();
   int64_t max_running_per_tenant = 0;  // 0: no bound
   int64_t max_context = 0;             // most tokens of a sequence; at most num_blocks * block_size
@@ -57,20 +57,22 @@ class SchedulerEvents {
 
 // Policy.
 //
-// A step: decoding goes first, then prefill, new requests included, in the order of service within the step's token
-// budget. While interactive answers go on, the budget is also what is known to fit into max_step_time, so that a long
-// prompt comes in pieces and stalls nobody.
+// A step: decoding goes first, then prefill, new requests included, within the step's token budget. While interactive
+// answers go on, the budget is also what is known to fit into max_step_time, so that a long prompt comes in pieces and
+// stalls nobody.
 //
-// The order of service is priority, then fairness among tenants (TenantOrder), then arrival. Nobody starves: tenants
-// get equal shares, and a class of lower priority earns a small part of what higher ones are given (PriorityShares),
-// for which its first request is promoted to the highest rank. A tenant has at most max_running_per_tenant requests
-// running; its other ones wait and are passed.
+// The order of prefill (PrefillTurn) is priority, then fairness among tenants (TenantOrder), then the shortest prompt
+// first with aging (PromptPlace): each step chooses anew, so ordinary prompts pass a long one that is being computed.
+// Nobody starves: tenants get equal shares, a prompt is passed by a multiple of its own length at most, and a class of
+// lower priority earns a small part of what higher ones are given (PriorityShares), for which its first request is
+// promoted: served before all others. A tenant has at most max_running_per_tenant requests running; its other ones wait
+// and are passed.
 //
-// Memory: a request is admitted when its whole prompt fits, so only decoding can run out; then the last in the order of
-// the lowest rank is preempted: it gives everything back and is computed again later, which changes nothing of its
-// output. Nobody is preempted for somebody of lower rank, so the first in order always gets on. A request that could
-// share a prefix which this very step computes waits for it. A paused sequence (its sink is not Ready) keeps its blocks
-// until they are needed.
+// Memory: a request is admitted when its whole prompt fits, so only decoding can run out; then the newest of the lowest
+// rank is preempted: it gives everything back and is computed again later, which changes nothing of its output.
+// Nobody is preempted for somebody of lower rank, so the first always gets on. A request that could share a prefix
+// which this very step computes waits for it. A paused sequence (its sink is not Ready) keeps its blocks until they are
+// needed.
 class Scheduler {
  public:
   // `slots` must outlive the scheduler and have at least kMaxSelections slots. `metrics` and `events` may be null.
@@ -106,13 +108,13 @@ class Scheduler {
   absl::Status CheckInvariants() const;
 
  private:
-  using Queue = std::set<Sequence*, ServedBefore>;
+  using Queue = std::set<Sequence*, CameBefore>;
   // A step in the making.
   struct Draft {
     std::vector<StepItem> items;
     int64_t budget = 0;
-    int64_t decode_rows = 0;
-    bool interactive = false;       // an interactive answer goes on in this step
+    int64_t decode_rows = 0, prefill_rows = 0;
+    bool interactive = false;       // an interactive answer begins or goes on in this step
     bool steering_blocked = false;  // somebody waits for a bank slot: later steered requests must not pass
     struct KeyHash {
       size_t operator()(const Digest128& key) const { return static_cast<size_t>(key[0]); }
@@ -122,19 +124,29 @@ class Scheduler {
 
   void EndExpired(absl::Time now);
   void UpdatePauses(absl::Time now);
-  // Lets classes that earned it serve their first request with the highest rank.
+  // Lets classes that earned it have their first request served before all others.
   void PromoteStarved();
   void Promote(Sequence& sequence);
   void PlanDecode(Draft& draft);
+  // Keeps what is left of the budget within max_step_time if an interactive answer waits for this step.
+  void BoundPrefill(Draft& draft) const;
   void PlanPrefill(Draft& draft, absl::Time now);
   // False: later requests must not be tried either.
   bool TryAdmit(Sequence& sequence, Draft& draft, absl::Time now);
   bool TenantIsFull(const Sequence& sequence) const;
+  // So many tokens were looked for in the cache, and found.
+  void CountHits(Sequence& sequence, int64_t queried, int64_t hit);
   bool AcquireSlots(Sequence& sequence, Draft& draft);
   void ReleaseSlots(Sequence& sequence);
   // Shared prefix, then private blocks for all known tokens; false when memory is short.
   bool AcquireBlocks(Sequence& sequence, Draft& draft);
+  // Takes over what others have computed of its prompt since it was admitted.
+  void AdoptCached(Sequence& sequence);
+  // How many leading blocks could be shared, at least one position being left to compute.
+  int64_t Shareable(const Sequence& sequence) const;
   void AddItem(Sequence& sequence, Draft& draft);
+  // Rows that a step computes for a sequence, or does not after all.
+  static void Charge(const Sequence& sequence, int64_t rows);
   // Who may be preempted for a sequence: whoever ranks below it (it runs and must get on), or, for a new one, only a
   // lower priority and paused sequences of its own.
   enum class Yields { kLowerRank, kLowerPriority, kLowerPrioritySteered };
@@ -166,7 +178,7 @@ class Scheduler {
   std::vector<Sequence*> planned_;  // parallel to its items
   absl::Time planned_at_;
   int64_t planned_decode_rows_ = 0;
-  std::vector<Sequence*> prefilling_, candidates_;  // scratch
+  std::vector<PrefillTurn> turns_;  // scratch
   Counters counters_;
 };
 

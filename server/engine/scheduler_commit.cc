@@ -119,7 +119,7 @@ void Scheduler::End(Sequence& sequence, FinishReason reason, absl::Status status
     metrics_->OnRequestEnd(observation);
   }
   if (events_ != nullptr) events_->OnEnded(request);
-  tenants_.Leave(request.tenant);
+  tenants_.Leave(request.tenant, request.priority);
   const auto node = sequences_.extract(request.id);  // keeps the request until its sink was told
   request.sink->OnEnd(std::move(end));
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -22,7 +23,9 @@ struct Sequence {
   int64_t ticket = 0;                      // order of arrival, unique
   Tenant* tenant = nullptr;                // valid until the end
   Priority rank = Priority::kInteractive;  // the request's priority, or kInteractive once promoted
-  int64_t start = 0;                       // TenantOrder's virtual start time; 0 once promoted
+  bool promoted = false;                   // first of its rank
+  int64_t came = 0;                        // its tenant's prompt tokens that were computed before it came
+  int64_t expected_cached = 0;             // leading positions that were in the cache when it was last looked at
 
   std::vector<TokenId> tokens;  // the request's tokens, then the generated ones
   int64_t computed = 0;         // leading positions whose keys and values are in `blocks`
@@ -58,16 +61,36 @@ struct Sequence {
   bool steered() const { return !request->plan.is_identity(); }
 };
 
-// The order of service: rank, then fairness among tenants, then arrival.
-struct ServedBefore {
+// By rank, then arrival: the order in which answers go on.
+struct CameBefore {
   using is_transparent = void;  // a rank alone is before all of that rank
   bool operator()(const Sequence* a, Priority rank) const { return a->rank < rank; }
   bool operator()(Priority rank, const Sequence* b) const { return rank <= b->rank; }
   bool operator()(const Sequence* a, const Sequence* b) const {
     if (a->rank != b->rank) return a->rank < b->rank;
-    if (a->start != b->start) return a->start < b->start;
+    if (a->promoted != b->promoted) return a->promoted;
     return a->ticket < b->ticket;
   }
+};
+
+// A sequence's place in the order of prefill: rank, then its tenant's share, then length and age, then arrival.
+struct PrefillTurn {
+  explicit PrefillTurn(Sequence& of) : sequence(&of), rank(of.rank), ticket(of.ticket) {
+    if (of.promoted) return;
+    served = of.tenant->account(of.request->priority).served;
+    // An answer that was preempted goes on before new ones begin.
+    const bool answering = !of.request->score && of.output_tokens() > 0;
+    place = PromptPlace(of.came, answering ? 0 : of.remaining() - (of.running ? 0 : of.expected_cached));
+  }
+  bool operator<(const PrefillTurn& other) const {
+    return std::tie(rank, served, place, ticket) < std::tie(other.rank, other.served, other.place, other.ticket);
+  }
+  bool operator>(const PrefillTurn& other) const { return other < *this; }
+
+  Sequence* sequence;
+  Priority rank;
+  int64_t served = -1, place = -1;
+  int64_t ticket;
 };
 
 }  // namespace trimtab

@@ -2,73 +2,67 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <string>
-#include <utility>
-#include <vector>
-
 namespace trimtab {
 namespace {
 
-Request RequestOf(const std::string& tenant, Priority priority = Priority::kInteractive) {
-  Request request;
-  request.tenant = tenant;
-  request.priority = priority;
-  return request;
-}
-
-TEST(TenantOrderTest, OneTenantIsServedAsItComes) {
-  TenantOrder order;
-  int64_t last = -1;
-  for (int i = 0; i < 5; ++i) {
-    int64_t start = 0;
-    order.Enter(RequestOf("a"), 10 + i, start);
-    EXPECT_GT(start, last);
-    last = start;
-  }
-}
+int64_t& Served(Tenant* tenant, Priority priority = Priority::kInteractive) { return tenant->account(priority).served; }
 
 TEST(TenantOrderTest, CompetitorsGetEqualSharesOfTokens) {
   TenantOrder order;
-  std::vector<std::pair<int64_t, char>> starts;
-  int64_t start = 0;
-  for (int i = 0; i < 20; ++i) {
-    order.Enter(RequestOf("long"), 100, start);
-    starts.push_back({start, 'l'});
+  Tenant* wordy = order.Enter("wordy", Priority::kInteractive);
+  Tenant* brief = order.Enter("brief", Priority::kInteractive);
+  int wordy_turns = 0, brief_turns = 0;
+  while (brief_turns < 20) {
+    const bool is_wordy = Served(wordy) < Served(brief);
+    Served(is_wordy ? wordy : brief) += is_wordy ? 100 : 25;
+    ++(is_wordy ? wordy_turns : brief_turns);
   }
-  for (int i = 0; i < 20; ++i) {
-    order.Enter(RequestOf("short"), 25, start);
-    starts.push_back({start, 's'});
-  }
-  std::stable_sort(starts.begin(), starts.end(), [](auto a, auto b) { return a.first < b.first; });
-  // Until the short ones are done, one long request for four short ones.
-  EXPECT_EQ(std::count_if(starts.begin(), starts.begin() + 25, [](auto s) { return s.second == 'l'; }), 5);
+  EXPECT_EQ(wordy_turns, 5) << "one for four of the other's";
 }
 
-TEST(TenantOrderTest, ANewcomerNeitherCatchesUpOnThePastNorWaitsForIt) {
+TEST(TenantOrderTest, WhoComesStartsLevelWithTheLeastServed) {
   TenantOrder order;
-  int64_t start = 0, newcomer = 0, queued = 0;
-  for (int i = 0; i < 10; ++i) {
-    order.Enter(RequestOf("old"), 100, start);
-    order.Admitted(Priority::kInteractive, start);
-  }
-  for (int i = 0; i < 10; ++i) order.Enter(RequestOf("old"), 100, queued);
-  order.Enter(RequestOf("new"), 100, newcomer);
-  EXPECT_EQ(newcomer, start);
-  EXPECT_LT(newcomer, queued);
+  Tenant* first = order.Enter("first", Priority::kInteractive);
+  EXPECT_EQ(Served(first), 0);
+  Served(first) = 1000;
+  Tenant* second = order.Enter("second", Priority::kInteractive);
+  EXPECT_EQ(Served(second), 1000) << "it does not catch up on the past";
+  Served(second) = 1600;
+  EXPECT_EQ(Served(order.Enter("third", Priority::kInteractive)), 1000) << "nor waits for it";
+  EXPECT_EQ(order.Enter("second", Priority::kInteractive), second);
+  EXPECT_EQ(Served(second), 1600) << "more requests change nothing";
+}
+
+TEST(TenantOrderTest, ComingBackPaysNoDebt) {
+  TenantOrder order;
+  Tenant* a = order.Enter("a", Priority::kInteractive);
+  Tenant* b = order.Enter("b", Priority::kInteractive);
+  order.Enter("b", Priority::kBatch);
+  Served(a) = 500;
+  Served(b) = 900;
+  order.Leave("b", Priority::kInteractive);
+  order.Enter("b", Priority::kInteractive);
+  EXPECT_EQ(Served(b), 900);
 }
 
 TEST(TenantOrderTest, PrioritiesAreSeparateAndTenantsAreForgotten) {
   TenantOrder order;
-  int64_t start = 0;
-  Tenant* tenant = order.Enter(RequestOf("a"), 100, start);
-  EXPECT_EQ(order.Enter(RequestOf("a", Priority::kBatch), 100, start), tenant);
-  EXPECT_EQ(start, 0);
+  Tenant* tenant = order.Enter("a", Priority::kInteractive);
+  Served(tenant) = 70;
+  EXPECT_EQ(order.Enter("a", Priority::kBatch), tenant);
+  EXPECT_EQ(Served(order.Enter("b", Priority::kBatch), Priority::kBatch), 0);
+  EXPECT_EQ(order.tenants(), 2);
+  order.Leave("a", Priority::kInteractive);
+  order.Leave("b", Priority::kBatch);
   EXPECT_EQ(order.tenants(), 1);
-  order.Leave("a");
-  EXPECT_EQ(tenant->requests, 1);
-  order.Leave("a");
+  order.Leave("a", Priority::kBatch);
   EXPECT_EQ(order.tenants(), 0);
+}
+
+TEST(PromptPlaceTest, TheShorterPassesUntilTheLongerHasAged) {
+  EXPECT_LT(PromptPlace(0, 100), PromptPlace(10, 100));
+  EXPECT_LT(PromptPlace(1000, 100), PromptPlace(0, 2000));
+  EXPECT_LT(PromptPlace(0, 2000), PromptPlace(kPassing * 2000, 1)) << "whatever comes then is too late";
 }
 
 TEST(PrioritySharesTest, AClassEarnsFromHigherRanksOnly) {

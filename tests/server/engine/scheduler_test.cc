@@ -2,109 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
-#include <numeric>
 
-#include "absl/strings/str_cat.h"
-#include "server/base/error.h"
-#include "tests/server/engine/fake_runner.h"
+#include "tests/server/engine/scheduler_fixture.h"
 
 namespace trimtab {
 namespace {
 
-constexpr absl::Time kStart = absl::FromUnixSeconds(1'000'000'000);
-
-class SchedulerTest : public testing::Test {
- protected:
-  void Make(SchedulerConfig config, int slots = 8) {
-    if (config.max_context == 0) config.max_context = config.num_blocks * config.block_size;
-    config_ = config;
-    slots_.emplace(slots);
-    runner_.emplace(*slots_, config.num_blocks, config.block_size);
-    scheduler_.emplace(config, *slots_, nullptr, nullptr);
-  }
-
-  struct Options {
-    int64_t output = 4;
-    SteeringPlan plan;
-    Priority priority = Priority::kInteractive;
-    std::string tenant;
-    absl::Time deadline = absl::InfiniteFuture();
-    int64_t score_from = 0;  // > 0: a score request with so many prompt tokens
-  };
-  void Submit(const std::string& id, std::vector<TokenId> tokens, Options options) {
-    auto request = std::make_unique<Request>();
-    request->id = id;
-    request->prompt_length = options.score_from > 0 ? options.score_from : static_cast<int64_t>(tokens.size());
-    request->score = options.score_from > 0;
-    request->tokens = std::move(tokens);
-    request->sampling.max_output_tokens = options.output;
-    request->plan = options.plan;
-    request->priority = options.priority;
-    request->tenant = options.tenant;
-    request->deadline = options.deadline;
-    auto sink = std::make_shared<FakeSink>();
-    request->sink = sink;
-    sinks_[id] = sink;
-    requests_[id] = *request;
-    scheduler_->Submit(std::move(request), now_);
-  }
-  void Submit(const std::string& id, std::vector<TokenId> tokens) { Submit(id, std::move(tokens), Options()); }
-
-  // One step; returns id -> rows computed.
-  std::map<std::string, int64_t> Step() {
-    const StepPlan plan = scheduler_->Plan(now_);
-    EXPECT_LE(plan.num_tokens(), config_.max_step_tokens);
-    EXPECT_TRUE(scheduler_->CheckInvariants().ok()) << scheduler_->CheckInvariants();
-    std::map<std::string, int64_t> rows;
-    for (const StepItem& item : plan.items) rows[item.sequence->request->id] = item.length;
-    StepResult result = runner_->Execute(plan);
-    now_ += absl::Milliseconds(10);
-    scheduler_->Commit(plan, std::move(result), now_);
-    EXPECT_TRUE(scheduler_->CheckInvariants().ok()) << scheduler_->CheckInvariants();
-    return rows;
-  }
-  // Steps until `id` has ended; how many of them.
-  int64_t StepsUntilEnd(const std::string& id) {
-    int64_t steps = 0;
-    while (!sinks_[id]->end && steps < 10000) {
-      Step();
-      ++steps;
-    }
-    return steps;
-  }
-  void RunAll() {
-    for (int i = 0; i < 10000 && !scheduler_->empty(); ++i) Step();
-    ASSERT_TRUE(scheduler_->empty());
-    EXPECT_EQ(scheduler_->blocks().available(), config_.num_blocks);
-    EXPECT_EQ(slots_->references(), 0);
-  }
-  void ExpectAsAlone(const std::string& id) {
-    ASSERT_TRUE(sinks_[id]->end) << id;
-    EXPECT_TRUE(sinks_[id]->end->status.ok()) << id;
-    if (requests_[id].score) {
-      std::vector<float> scores;
-      for (const ScoredToken& token : sinks_[id]->end->scored) scores.push_back(token.logprob);
-      EXPECT_EQ(scores, FakeRunner::ScoresAlone(requests_[id])) << id;
-    } else {
-      EXPECT_EQ(sinks_[id]->tokens, FakeRunner::Alone(requests_[id], config_.max_context)) << id;
-    }
-  }
-
-  static std::vector<TokenId> Prompt(int64_t length, TokenId first = 0) {
-    std::vector<TokenId> tokens(length);
-    std::iota(tokens.begin(), tokens.end(), first);
-    return tokens;
-  }
-
-  SchedulerConfig config_;
-  absl::Time now_ = kStart;
-  std::optional<FakeSlots> slots_;
-  std::optional<FakeRunner> runner_;
-  std::optional<Scheduler> scheduler_;
-  std::map<std::string, std::shared_ptr<FakeSink>> sinks_;
-  std::map<std::string, Request> requests_;
-};
+using SchedulerTest = SchedulerFixture;
 
 TEST_F(SchedulerTest, GeneratesUpToTheLimitAndReportsUsageAndTiming) {
   Make({.num_blocks = 8, .block_size = 4});
@@ -150,32 +56,6 @@ TEST_F(SchedulerTest, ContextLengthEndsTheOutput) {
   EXPECT_EQ(sinks_["a"]->end->reason, FinishReason::kLength);
 }
 
-TEST_F(SchedulerTest, LongPromptsAreChunkedAndDecodingGoesFirst) {
-  Make({.num_blocks = 32, .block_size = 4, .max_step_tokens = 8});
-  Submit("short", Prompt(3), {.output = 6});
-  Step();
-  Submit("long", Prompt(20, 1));
-  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"short", 1}, {"long", 7}}));
-  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"short", 1}, {"long", 7}}));
-  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"short", 1}, {"long", 6}}));
-  EXPECT_EQ(sinks_["long"]->tokens.size(), 1);
-  RunAll();
-  ExpectAsAlone("short");
-  ExpectAsAlone("long");
-}
-
-TEST_F(SchedulerTest, PriorityThenArrivalDecideWhoIsPrefilledFirst) {
-  Make({.num_blocks = 32, .block_size = 4, .max_step_tokens = 4, .prefix_caching = false});
-  Submit("background", Prompt(4), {.priority = Priority::kBackground});
-  Submit("batch", Prompt(4), {.priority = Priority::kBatch});
-  Submit("first", Prompt(4));
-  Submit("second", Prompt(4));
-  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"first", 4}}));
-  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"first", 1}, {"second", 3}}));
-  RunAll();
-  for (const char* id : {"background", "batch", "first", "second"}) ExpectAsAlone(id);
-}
-
 TEST_F(SchedulerTest, PreemptsTheNewestOfTheLowestPriority) {
   // 8 blocks: four sequences of two blocks each fill the cache; all need a third one.
   Make({.num_blocks = 8, .block_size = 4, .prefix_caching = false});
@@ -196,28 +76,12 @@ TEST_F(SchedulerTest, PreemptsTheNewestOfTheLowestPriority) {
   for (const char* id : {"old", "new", "background old", "background new"}) ExpectAsAlone(id);
 }
 
-TEST_F(SchedulerTest, InteractiveRequestsTakeSeatsOfBackgroundOnes) {
-  Make({.num_blocks = 32, .block_size = 4, .max_running_requests = 2});
-  Submit("b1", Prompt(4), {.output = 8, .priority = Priority::kBackground});
-  Submit("b2", Prompt(4, 1), {.output = 8, .priority = Priority::kBackground});
-  Step();
-  Submit("i", Prompt(4, 2));
-  const std::map<std::string, int64_t> rows = Step();
-  EXPECT_EQ(rows.count("i"), 1);
-  EXPECT_EQ(rows.count("b1"), 1);
-  EXPECT_EQ(rows.count("b2"), 0);
-  Submit("j", Prompt(4, 3), {.priority = Priority::kBackground});
-  EXPECT_EQ(Step().count("j"), 0) << "same priority waits";
-  RunAll();
-  for (const char* id : {"b1", "b2", "i", "j"}) ExpectAsAlone(id);
-}
-
 TEST_F(SchedulerTest, AdmitsOnlyWhatFitsInMemory) {
   Make({.num_blocks = 8, .block_size = 4, .prefix_caching = false});
-  Submit("a", Prompt(20), {.output = 2});
-  Submit("b", Prompt(16, 1), {.output = 2});
-  Submit("c", Prompt(4, 2), {.output = 2});
-  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"a", 20}})) << "c must not pass b";
+  Submit("a", Prompt(16), {.output = 2});
+  Submit("b", Prompt(20, 1), {.output = 2});
+  Submit("c", Prompt(4, 2), {.output = 2, .priority = Priority::kBatch});
+  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"a", 16}})) << "c must not pass b";
   RunAll();
   EXPECT_EQ(scheduler_->counters().preemptions, 0);
   for (const char* id : {"a", "b", "c"}) ExpectAsAlone(id);
@@ -262,6 +126,30 @@ TEST_F(SchedulerTest, GeneratedBlocksServeTheNextTurn) {
   RunAll();
   EXPECT_EQ(sinks_["b"]->end->usage.cached_prompt_tokens, 12);
   ExpectAsAlone("b");
+}
+
+TEST_F(SchedulerTest, TakesOverWhatOthersComputeOfItsPrompt) {
+  Make({.num_blocks = 32, .block_size = 4, .max_step_tokens = 5});
+  std::vector<TokenId> shared = Prompt(16), longer = shared, shorter = shared;
+  for (TokenId token = 0; token < 20; ++token) longer.push_back(token);
+  shorter.push_back(7);
+  Submit("longer", longer, {.output = 2});
+  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"longer", 5}}));
+  Submit("shorter", shorter, {.output = 1});
+  int64_t rows = 5;
+  while (!sinks_["shorter"]->end) {
+    EXPECT_EQ(rows, 5) << "the shorter one goes first";
+    rows += Step()["longer"];
+  }
+  while (sinks_["longer"]->tokens.empty()) rows += Step()["longer"];
+  EXPECT_EQ(rows, 5 + 2 + 20) << "of the shared blocks, only what both computed in one step is computed twice";
+  RunAll();
+  EXPECT_EQ(sinks_["shorter"]->end->usage.cached_prompt_tokens, 4);
+  EXPECT_EQ(sinks_["longer"]->end->usage.cached_prompt_tokens, 9);
+  EXPECT_EQ(scheduler_->counters().prefix_query_tokens, 36 + 17);
+  EXPECT_EQ(scheduler_->counters().prefix_hit_tokens, 4 + 9);
+  ExpectAsAlone("longer");
+  ExpectAsAlone("shorter");
 }
 
 TEST_F(SchedulerTest, SteeringDecidesWhatIsShared) {
@@ -412,99 +300,6 @@ TEST_F(SchedulerTest, DosesCountEachPositionOnceWhateverIsRecomputedOrShared) {
     EXPECT_EQ(sinks_[id]->end->doses[1].steered_tokens, 0) << id;
   }
   EXPECT_EQ(sinks_["new"]->end->doses[0].steered_tokens, 10);
-}
-
-TEST_F(SchedulerTest, LowerPrioritiesGetTheirShareOfAnOverloadedServer) {
-  for (const Priority priority : {Priority::kBatch, Priority::kBackground}) {
-    SCOPED_TRACE(static_cast<int>(priority));
-    Make(
-        {.num_blocks = 64, .block_size = 4, .max_running_requests = 4, .max_step_tokens = 16, .prefix_caching = false});
-    // More interactive work than the server can do, before it and all the time.
-    int64_t next = 0, steps = 0;
-    const auto flood = [&] {
-      while (scheduler_->waiting() < 20) Submit(absl::StrCat("i", next++), Prompt(8), {.output = 4});
-    };
-    flood();
-    Submit("starved", Prompt(8), {.output = 4, .priority = priority});
-    while (!sinks_["starved"]->end && steps < 1000) {
-      flood();
-      Step();
-      ++steps;
-    }
-    // Its prompt of 8 tokens is earned by 8 or 32 times as many, about 10 of which are computed per step.
-    const int64_t earned = 8 * (priority == Priority::kBatch ? 8 : 32) / 10;
-    EXPECT_GT(steps, earned / 2);
-    EXPECT_LT(steps, 2 * earned + 20);
-    ExpectAsAlone("starved");
-  }
-}
-
-TEST_F(SchedulerTest, PriorityIsStrictUntilAClassHasEarnedItsShare) {
-  Make({.num_blocks = 64, .block_size = 4, .max_step_tokens = 8, .prefix_caching = false});
-  for (int i = 0; i < 4; ++i) {
-    Submit(absl::StrCat("b", i), Prompt(8), {.output = 1, .priority = Priority::kBatch});
-    Submit(absl::StrCat("i", i), Prompt(8), {.output = 1});
-  }
-  for (int i = 0; i < 4; ++i) EXPECT_EQ(Step().count(absl::StrCat("i", i)), 1);
-  RunAll();
-  EXPECT_EQ(scheduler_->counters().promotions, 0);
-}
-
-TEST_F(SchedulerTest, ATenantsLongQueueDoesNotHoldAnotherTenantUp) {
-  Make({.num_blocks = 64, .block_size = 4, .max_running_requests = 1, .prefix_caching = false});
-  for (int i = 0; i < 20; ++i) Submit(absl::StrCat("many", i), Prompt(8), {.output = 4, .tenant = "a"});
-  Step();
-  for (int i = 0; i < 2; ++i) Submit(absl::StrCat("few", i), Prompt(8), {.output = 4, .tenant = "b"});
-  EXPECT_EQ(scheduler_->tenants(), 2);
-  EXPECT_LE(StepsUntilEnd("few0"), 4 + 3) << "after the one that runs";
-  EXPECT_LE(StepsUntilEnd("few1"), 2 * 4) << "they take turns";
-  EXPECT_FALSE(sinks_["many4"]->end);
-  RunAll();
-  EXPECT_EQ(scheduler_->tenants(), 0);
-}
-
-TEST_F(SchedulerTest, ATenantRunsAtMostItsBoundAndIsPassed) {
-  Make({.num_blocks = 64, .block_size = 4, .max_running_per_tenant = 2, .prefix_caching = false});
-  for (int i = 0; i < 5; ++i) Submit(absl::StrCat("a", i), Prompt(5), {.output = 3, .tenant = "a"});
-  Submit("b0", Prompt(5, 1), {.output = 3, .tenant = "b"});
-  Submit("none", Prompt(5, 2), {.output = 3});
-  const std::map<std::string, int64_t> rows = Step();
-  EXPECT_EQ(rows.size(), 4);
-  for (const char* id : {"a0", "a1", "b0", "none"}) EXPECT_EQ(rows.count(id), 1) << id;
-  for (int i = 0; i < 3; ++i) {
-    Step();
-    EXPECT_LE(scheduler_->running(), 4);
-  }
-  RunAll();
-  for (int i = 0; i < 5; ++i) ExpectAsAlone(absl::StrCat("a", i));
-}
-
-TEST_F(SchedulerTest, PromptsComeInPiecesThatFitTheStepTimeWhileAnswersGoOn) {
-  // Every step takes 10 ms here: a decoding one of one row and a prefilling one alike.
-  Make({.num_blocks = 256, .block_size = 4, .max_step_time = absl::Milliseconds(10)});
-  Submit("long", Prompt(400), {.output = 2});
-  EXPECT_EQ(Step(), (std::map<std::string, int64_t>{{"long", 400}})) << "nobody waits for this step";
-  RunAll();
-  Submit("answer", Prompt(3), {.output = 60});
-  Step();
-  Step();
-  Submit("second", Prompt(400, 1), {.output = 2});
-  int64_t before = 0, pieces = 0, largest = 0;
-  while (sinks_["second"]->tokens.empty()) {
-    const int64_t rows = Step()["second"];
-    largest = std::max(largest, rows);
-    before += rows;
-    ++pieces;
-  }
-  EXPECT_EQ(before, 400);
-  EXPECT_LT(largest, 400);
-  EXPECT_GT(pieces, 2);
-  Submit("batch", Prompt(3, 2), {.output = 60, .priority = Priority::kBatch});
-  StepsUntilEnd("answer");
-  Submit("third", Prompt(400, 3), {.output = 2});
-  EXPECT_EQ(Step()["third"], 400) << "only interactive answers are protected";
-  RunAll();
-  for (const char* id : {"long", "answer", "second", "batch", "third"}) ExpectAsAlone(id);
 }
 
 TEST_F(SchedulerTest, AbortAllEndsEverything) {
