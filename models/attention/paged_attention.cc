@@ -102,8 +102,12 @@ struct PagedAttention::Call {
   HeadRows q, k, v;
   const float *cos, *sin;  // [rows, d / 2]; null: rotated already
   int64_t heads, d;
-  void* out;  // [rows, heads, d]
+  const int64_t* slots;  // [rows]
+  void* out;             // [rows, heads, d]
   bool narrow_out;
+  // Each sequence has one row, which nobody else reads: the task that attends over a head's last segment writes the
+  // row's keys and values first.
+  bool tasks_write;
   const KvCacheLayer& cache;
   const AttentionRule& rule;
 
@@ -145,22 +149,23 @@ PagedAttention::PagedAttention(KvCache& cache, InstructionSet instructions)
       kernel_(
           (instructions == InstructionSet::kAvx512 ? avx512::Kernel : avx2::Kernel)(cache.dtype() == at::kBFloat16)) {}
 
+void PagedAttention::WriteRow(const Call& call, int64_t row, int64_t head) const {
+  float* key = ThreadScratch().row.Take<float>(2 * call.d);
+  float* value = key + call.d;
+  call.LoadRotated(call.k, row, head, key);
+  LoadHead(call.v, row, head, call.d, value);
+  call.cache.Write(call.slots[row], head, key, value);
+}
+
 void PagedAttention::WriteCache(const Call& call, const TokenLayout& layout) const {
-  const int64_t* slots = layout.slots.const_data_ptr<int64_t>();
-  const int64_t d = call.d, rows = layout.num_tokens;
+  const int64_t rows = layout.num_tokens, kv_heads = call.cache.kv_heads;
   const auto write = [&](int64_t begin, int64_t end) {
-    float* key = ThreadScratch().row.Take<float>(2 * d);
-    float* value = key + d;
     for (int64_t row = begin; row < end; ++row) {
-      for (int64_t head = 0; head < call.cache.kv_heads; ++head) {
-        call.LoadRotated(call.k, row, head, key);
-        LoadHead(call.v, row, head, d, value);
-        call.cache.Write(slots[row], head, key, value);
-      }
+      for (int64_t head = 0; head < kv_heads; ++head) WriteRow(call, row, head);
     }
   };
   // About as slow as that many multiplications.
-  if (rows < 2 * kWriteRows || rows * call.cache.kv_heads * d * 16 < kThreadGrain || ParallelThreads() == 1) {
+  if (rows < 2 * kWriteRows || rows * kv_heads * call.d * 16 < kThreadGrain || ParallelThreads() == 1) {
     return write(0, rows);
   }
   ParallelTasks(CeilDivide(rows, kWriteRows),
@@ -221,6 +226,7 @@ void PagedAttention::RunTask(const Call& call, const Task& task) {
   Scratch& scratch = ThreadScratch();
   const size_t element = cache.narrow ? sizeof(c10::BFloat16) : sizeof(float);
 
+  if (call.tasks_write && task.end == tile.end) WriteRow(call, span.begin, tile.kv_head);
   float* row = scratch.row.Take<float>(cache.depth);
   std::fill(row + call.d, row + cache.depth, 0.0f);
   void* queries = scratch.queries.Take<float>(count * cache.depth);
@@ -284,10 +290,13 @@ void PagedAttention::FinishSplitTile(const Call& call, const Tile& tile) {
   call.StoreTile(tile, whole);
 }
 
-void PagedAttention::Run(const Call& call, const TokenLayout& layout) {
+void PagedAttention::Run(Call call, const TokenLayout& layout) {
+  call.slots = layout.slots.const_data_ptr<int64_t>();
+  call.tasks_write = std::all_of(layout.sequences.begin(), layout.sequences.end(),
+                                 [](const SequenceSpan& span) { return span.length == 1; });
   TORCH_CHECK(call.d == call.cache.head_dim && call.heads % call.cache.kv_heads == 0,
               "paged attention: queries and cache do not fit together");
-  WriteCache(call, layout);
+  if (!call.tasks_write) WriteCache(call, layout);
   if (Plan(call, layout)) {
     ParallelTasks(static_cast<int64_t>(tasks_.size()),
                   [&](int64_t task) { RunTask(call, tasks_[static_cast<size_t>(task)]); });
@@ -311,8 +320,10 @@ at::Tensor PagedAttention::Attend(int64_t layer, const AttentionRule& rule, cons
        .sin = nullptr,
        .heads = q.size(1),
        .d = q.size(2),
+       .slots = nullptr,
        .out = out.mutable_data_ptr(),
        .narrow_out = IsNarrow(out),
+       .tasks_write = false,
        .cache = cache,
        .rule = rule},
       layout);
@@ -335,8 +346,10 @@ void PagedAttention::AttendRotated(int64_t layer, const AttentionRule& rule, con
        .sin = sin.const_data_ptr<float>(),
        .heads = heads,
        .d = d,
+       .slots = nullptr,
        .out = out.mutable_data_ptr(),
        .narrow_out = IsNarrow(out),
+       .tasks_write = false,
        .cache = cache,
        .rule = rule},
       layout);

@@ -45,7 +45,9 @@ class PagedAttention final : public AttentionBackend {
     int64_t begin, end;
   };
 
-  void Run(const Call& call, const TokenLayout& layout);
+  void Run(Call call, const TokenLayout& layout);
+  // Keys and values of one row and head go into the cache.
+  void WriteRow(const Call& call, int64_t row, int64_t head) const;
   void WriteCache(const Call& call, const TokenLayout& layout) const;
   // Fills tiles_ and tasks_; false: too little work for a second thread.
   bool Plan(const Call& call, const TokenLayout& layout);

@@ -9,7 +9,7 @@ namespace trimtab {
 namespace {
 
 // Elements of rows below which a second thread costs more than it saves.
-constexpr int64_t kSerialElements = 8192;
+constexpr int64_t kSerialElements = 2048;
 
 // body(row) for every row, in parallel when that pays.
 template <typename Body>
