@@ -3,14 +3,13 @@
 #ifndef TRIMTAB_MODELS_TOKENIZER_ADDED_TOKENS_H_
 #define TRIMTAB_MODELS_TOKENIZER_ADDED_TOKENS_H_
 
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
+#include "models/tokenizer/byte_trie.h"
 #include "models/tokenizer/text_range.h"
 #include "models/tokenizer/token_id.h"
 
@@ -45,18 +44,12 @@ class AddedTokenMatcher {
   bool empty() const { return tokens_.empty(); }
 
  private:
-  static constexpr int32_t kRoot = 0;
-
   // The longest token that begins at `position` and may be there; null if none.
   const AddedToken* LongestAt(std::string_view text, size_t position,
                               absl::FunctionRef<bool(TextRange)> is_plain) const;
 
   std::vector<AddedToken> tokens_;
-  // A trie over the tokens' bytes: (node << 8 | byte) → node; token_at_[node] is the index of the token that ends
-  // there.
-  absl::flat_hash_map<uint64_t, int32_t> children_;
-  std::vector<int32_t> token_at_;
-  bool starts_token_[256] = {};
+  ByteTrie trie_;  // values: places in tokens_
 };
 
 }  // namespace trimtab

@@ -14,14 +14,6 @@ uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
 }
 
-// A token of the piece under work, in a list that shrinks as neighbours merge.
-struct Symbol {
-  TokenId id;        // -1: merged into its left neighbour
-  int32_t previous;  // -1: none
-  int32_t next;      // -1: none
-  TextRange range;
-};
-
 // A possible merge. The queue gives the lowest rank first, then the leftmost place.
 struct Candidate {
   uint64_t rank_and_place;
@@ -34,13 +26,22 @@ absl::string_view ToAbsl(std::string_view text) { return {text.data(), text.size
 
 }  // namespace
 
-Bpe::Bpe(absl::flat_hash_map<std::string, TokenId> tokens, const std::vector<BpeMerge>& merges, BpeOptions options)
+// A token of the piece under work, in a list that shrinks as neighbours merge.
+struct Bpe::Symbol {
+  TokenId id;        // -1: merged into its left neighbour
+  int32_t previous;  // -1: none
+  int32_t next;      // -1: none
+  TextRange range;
+};
+
+Bpe::Bpe(TokensByText tokens, const std::vector<BpeMerge>& merges, BpeOptions options)
     : tokens_(std::move(tokens)), options_(options) {
   merges_.reserve(merges.size());
   int32_t rank = 0;
   for (const BpeMerge& merge : merges) merges_[PairKey(merge.left, merge.right)] = {rank++, merge.merged};
   for (int byte = 0; byte < 256; ++byte) {
-    byte_token_[byte] = Find(std::string(1, static_cast<char>(byte))).value_or(-1);
+    const char text = static_cast<char>(byte);
+    single_byte_[byte] = Find(std::string_view(&text, 1)).value_or(-1);
   }
 }
 
@@ -55,7 +56,45 @@ const Bpe::Merged* Bpe::FindMerge(TokenId left, TokenId right) const {
   return found == merges_.end() ? nullptr : &found->second;
 }
 
-void Bpe::Encode(std::string_view piece, std::vector<BpeToken>& out) const {
+std::vector<Bpe::Symbol> Bpe::Symbols(std::string_view piece) const {
+  std::vector<Symbol> symbols;
+  symbols.reserve(piece.size());
+  bool after_unknown = false;
+  const auto add = [&](TokenId id, size_t begin, size_t end) {
+    const auto place = static_cast<int32_t>(symbols.size());
+    symbols.push_back({id, place - 1, place + 1, {begin, end}});
+    after_unknown = false;
+  };
+  for (size_t i = 0, end; i < piece.size(); i = end) {
+    const auto byte = static_cast<unsigned char>(piece[i]);
+    end = i + (options_.byte_level || byte < 0x80 ? 1 : ReadUtf8(piece, i).length);
+    if (end == i + 1 && single_byte_[byte] >= 0) {
+      add(single_byte_[byte], i, end);
+      continue;
+    }
+    const std::string_view character = piece.substr(i, end - i);
+    if (end > i + 1) {
+      if (const auto id = Find(character)) {
+        add(*id, i, end);
+        continue;
+      }
+    }
+    const auto& fallback = options_.byte_fallback;
+    if (std::all_of(character.begin(), character.end(),
+                    [&](char c) { return fallback[static_cast<unsigned char>(c)] >= 0; })) {
+      for (size_t k = i; k < end; ++k) add(fallback[static_cast<unsigned char>(piece[k])], k, k + 1);
+    } else if (options_.unknown && after_unknown && options_.fuse_unknown) {
+      symbols.back().range.end = end;
+    } else if (options_.unknown) {
+      add(*options_.unknown, i, end);
+      after_unknown = true;
+    }
+  }
+  if (!symbols.empty()) symbols.back().next = -1;
+  return symbols;
+}
+
+void Bpe::Encode(std::string_view piece, std::vector<PieceToken>& out) const {
   if (piece.empty()) return;
   if (options_.ignore_merges) {
     if (const auto whole = Find(piece)) {
@@ -63,32 +102,13 @@ void Bpe::Encode(std::string_view piece, std::vector<BpeToken>& out) const {
       return;
     }
   }
-  if (piece.size() == 1 && byte_token_[static_cast<unsigned char>(piece[0])] >= 0) {
-    out.push_back({byte_token_[static_cast<unsigned char>(piece[0])], {0, 1}});
+  if (piece.size() == 1 && single_byte_[static_cast<unsigned char>(piece[0])] >= 0) {
+    out.push_back({single_byte_[static_cast<unsigned char>(piece[0])], {0, 1}});
     return;
   }
 
-  std::vector<Symbol> symbols;
-  symbols.reserve(piece.size());
-  bool after_unknown = false;
-  for (size_t i = 0; i < piece.size(); ++i) {
-    TokenId id = byte_token_[static_cast<unsigned char>(piece[i])];
-    const bool unknown = id < 0;
-    if (unknown) {
-      if (!options_.unknown) continue;
-      if (after_unknown && options_.fuse_unknown) {
-        symbols.back().range.end = i + 1;
-        continue;
-      }
-      id = *options_.unknown;
-    }
-    after_unknown = unknown;
-    symbols.push_back(
-        {id, static_cast<int32_t>(symbols.size()) - 1, static_cast<int32_t>(symbols.size()) + 1, {i, i + 1}});
-  }
+  std::vector<Symbol> symbols = Symbols(piece);
   if (symbols.empty()) return;
-  symbols.back().next = -1;
-
   std::vector<Candidate> candidates;
   candidates.reserve(symbols.size());
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<Candidate>> queue(std::greater<Candidate>(),

@@ -13,12 +13,12 @@ std::string IncrementalDecoder::Push(TokenId id) {
   if (skip_special_ && tokenizer_->IsSpecial(id)) return "";
   held_ += tokenizer_->TokenBytes(id);
   std::string text;
-  held_.erase(0, AppendCompleteUtf8(held_, text));
+  held_.erase(0, AppendCompleteUtf8(held_, text, tokenizer_->broken_utf8()));
   return text;
 }
 
 std::string IncrementalDecoder::Flush() {
-  std::string text = ReplaceInvalidUtf8(held_);
+  std::string text = ReplaceInvalidUtf8(held_, tokenizer_->broken_utf8());
   held_.clear();
   return text;
 }

@@ -9,7 +9,8 @@
 
 namespace trimtab {
 
-// All that Push and Flush returned, joined, is Tokenizer::Decode of all ids.
+// All that Push and Flush returned, joined, is what the ids add to the text of a prompt before them: Tokenizer::Decode
+// of all ids, but for the space that SentencePiece leaves out before the first word of a text.
 class IncrementalDecoder {
  public:
   IncrementalDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special);

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "models/tokenizer/normalizer.h"
+
 namespace trimtab {
 namespace {
 
@@ -65,59 +67,74 @@ std::vector<TextRange> Apply(SplitBehavior behavior, const std::vector<Section>&
   return kept;
 }
 
-absl::Status FindMatches(const SplitStep& step, std::string_view text, std::vector<TextRange>& matches) {
-  if (const auto* regex = std::get_if<Regex>(&step.pattern)) return regex->FindAll(text, matches);
-  const std::string& literal = std::get<std::string>(step.pattern);
-  for (size_t at = text.find(literal); at != std::string_view::npos; at = text.find(literal, at + literal.size())) {
-    matches.push_back({at, at + literal.size()});
-  }
-  return absl::OkStatus();
-}
-
 absl::Status ApplySplit(const SplitStep& step, std::vector<Piece>& pieces) {
   absl::Status status;
   std::vector<Piece> out;
   std::vector<TextRange> matches;
   for (const Piece& piece : pieces) {
     matches.clear();
-    status.Update(FindMatches(step, piece.text, matches));
+    status.Update(FindPattern(step.pattern, piece.text, matches));
     for (const TextRange& kept : Apply(step.behavior, Sections(piece.text, matches, step.invert))) {
       if (kept.begin >= kept.end) continue;
-      // Positions behind a prefix space are one off; the space itself stands for no byte of the text.
-      const size_t shift = piece.has_prefix_space ? 1 : 0;
-      const auto original = [&](size_t at) { return piece.range.begin + (at > shift ? at - shift : 0); };
-      out.push_back({.text = piece.text.substr(kept.begin, kept.end - kept.begin),
-                     .range = {original(kept.begin), original(kept.end)},
-                     .has_prefix_space = shift > 0 && kept.begin == 0});
+      Piece& part = out.emplace_back(piece);
+      part.text = piece.text.substr(kept.begin, kept.end - kept.begin);
+      part.begin = piece.begin + kept.begin;
     }
   }
   pieces = std::move(out);
   return status;
 }
 
+// Lets `piece` refer to the text that `editor` made of it.
+void Rewrite(TextEditor& editor, Piece& piece, PreTokenizer::Pieces& result) {
+  if (editor.edits().empty()) return;
+  auto& stored = result.storage.emplace_back();
+  stored.text = editor.Finish();
+  stored.edits = std::move(editor.edits());
+  piece = {.text = stored.text, .begin = 0, .edits = &stored.edits, .edits_begin = piece.begin};
+}
+
 void AddPrefixSpaces(PreTokenizer::Pieces& result) {
   for (Piece& piece : result.pieces) {
     if (piece.text.front() == ' ') continue;
-    std::string& stored = result.storage.emplace_back(" ");
-    stored += piece.text;
-    piece.text = stored;
-    piece.has_prefix_space = true;
+    TextEditor editor(piece.text);
+    editor.Replace({0, 0}, " ");
+    Rewrite(editor, piece, result);
   }
+}
+
+absl::Status ApplyMetaspace(const MetaspaceStep& step, bool is_start, PreTokenizer::Pieces& result) {
+  for (Piece& piece : result.pieces) {
+    TextEditor editor(piece.text);
+    const bool may_prepend =
+        step.scheme == PrependScheme::kAlways || (step.scheme == PrependScheme::kFirst && is_start && piece.begin == 0);
+    if (may_prepend && piece.text.front() != ' ' && !piece.text.starts_with(step.replacement)) {
+      editor.Replace({0, 0}, step.replacement);
+    }
+    for (size_t at = piece.text.find(' '); at != std::string_view::npos; at = piece.text.find(' ', at + 1)) {
+      editor.Replace({at, at + 1}, step.replacement);
+    }
+    Rewrite(editor, piece, result);
+  }
+  if (!step.split) return absl::OkStatus();
+  return ApplySplit({.pattern = step.replacement, .behavior = SplitBehavior::kMergedWithNext}, result.pieces);
 }
 
 }  // namespace
 
 const char kGpt2Pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-absl::Status PreTokenizer::Split(std::string_view text, Pieces& result) const {
+absl::Status PreTokenizer::Split(std::string_view text, bool is_start, Pieces& result) const {
   result.pieces.clear();
   result.storage.clear();
   if (text.empty()) return absl::OkStatus();
-  result.pieces.push_back({.text = text, .range = {0, text.size()}});
+  result.pieces.push_back({.text = text});
   absl::Status status;
   for (const PreTokenizerStep& step : steps_) {
     if (const auto* split = std::get_if<SplitStep>(&step)) {
       status.Update(ApplySplit(*split, result.pieces));
+    } else if (const auto* metaspace = std::get_if<MetaspaceStep>(&step)) {
+      status.Update(ApplyMetaspace(*metaspace, is_start, result));
     } else {
       AddPrefixSpaces(result);
     }

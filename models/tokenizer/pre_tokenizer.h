@@ -1,4 +1,5 @@
-// Cuts a text into the pieces that byte-pair merging then treats one by one. Immutable after building; any thread.
+// Cuts a text into the pieces that the model (Bpe, Unigram) then treats one by one. Immutable after building; any
+// thread.
 #ifndef TRIMTAB_MODELS_TOKENIZER_PRE_TOKENIZER_H_
 #define TRIMTAB_MODELS_TOKENIZER_PRE_TOKENIZER_H_
 
@@ -11,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "models/tokenizer/regex.h"
+#include "models/tokenizer/text_edits.h"
 #include "models/tokenizer/text_range.h"
 
 namespace trimtab {
@@ -28,28 +30,52 @@ struct SplitStep {
 // Puts a space before each piece that does not begin with one.
 struct PrefixSpaceStep {};
 
-using PreTokenizerStep = std::variant<SplitStep, PrefixSpaceStep>;
+// Where MetaspaceStep puts its replacement before a piece: nowhere, at the beginning of the whole text, at every piece.
+enum class PrependScheme { kNever, kFirst, kAlways };
 
-// One piece. `text` is the text given to Split at `range`, after a space of our own if `has_prefix_space`.
+// Replaces spaces, puts the replacement before a piece that does not begin with it, and splits before it.
+struct MetaspaceStep {
+  std::string replacement = "\u2581";  // one character
+  PrependScheme scheme = PrependScheme::kAlways;
+  bool split = true;
+};
+
+using PreTokenizerStep = std::variant<SplitStep, PrefixSpaceStep, MetaspaceStep>;
+
+// One piece.
 struct Piece {
   std::string_view text;
-  TextRange range;
-  bool has_prefix_space = false;
+  size_t begin = 0;                  // where it begins: in the rewritten text, or else in the one given to Split
+  const TextEdits* edits = nullptr;  // of the rewritten text; null: no step changed it
+  size_t edits_begin = 0;            // where the rewritten part begins in the text given to Split
+
+  // The bytes of the text given to Split from which `range` of `text` came.
+  TextRange ToSource(TextRange range) const {
+    range = {begin + range.begin, begin + range.end};
+    if (edits == nullptr) return range;
+    range = edits->ToOld(range);
+    return {edits_begin + range.begin, edits_begin + range.end};
+  }
 };
 
 class PreTokenizer {
  public:
+  // At most one step may be a PrefixSpaceStep or MetaspaceStep.
   explicit PreTokenizer(std::vector<PreTokenizerStep> steps) : steps_(std::move(steps)) {}
 
   // The pieces of one text; they refer to it and to this object.
   struct Pieces {
+    struct Rewritten {
+      std::string text;
+      TextEdits edits;
+    };
     std::vector<Piece> pieces;
-    std::deque<std::string> storage;  // pieces that needed a prefix space
+    std::deque<Rewritten> storage;  // pieces that a step changed
   };
 
-  // Cuts `text` (valid UTF-8). RESOURCE_EXHAUSTED comes from a pattern at its step limit: the pieces are then complete
-  // but too coarse.
-  absl::Status Split(std::string_view text, Pieces& result) const;
+  // Cuts `text` (valid UTF-8); `is_start`: the whole text that is encoded begins here. RESOURCE_EXHAUSTED comes from a
+  // pattern at its step limit: the pieces are then complete but too coarse.
+  absl::Status Split(std::string_view text, bool is_start, Pieces& result) const;
 
  private:
   std::vector<PreTokenizerStep> steps_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "models/tokenizer/tokenizer_parts.h"
@@ -46,7 +47,7 @@ class Encoding {
 
   // A stretch of the text that holds no raw added token.
   void EncodeStretch(TextRange stretch) {
-    const NormalizedText source(text_.substr(stretch.begin, stretch.end - stretch.begin), parts_.normalization);
+    const NormalizedText source(text_.substr(stretch.begin, stretch.end - stretch.begin), parts_.normalizer);
     const auto original = [&](TextRange range) {
       const TextRange mapped = source.ToOriginal(range);
       return TextRange{stretch.begin + mapped.begin, stretch.begin + mapped.end};
@@ -69,20 +70,20 @@ class Encoding {
   // Normalised text without added tokens; `original` maps its ranges, shifted by `offset`, to those of the text.
   template <typename ToOriginal>
   void EncodeOrdinary(std::string_view text, const ToOriginal& original, size_t offset) {
-    const absl::Status status = parts_.pre_tokenizer.Split(text, pieces_);
+    const bool is_start = original(TextRange{offset, offset + text.size()}).begin == 0;
+    const absl::Status status = parts_.pre_tokenizer.Split(text, is_start, pieces_);
     if (!status.ok()) {
       LogError("a stretch of text was not split for tokenising",
                {{"reason", std::string(status.message())}, {"bytes", absl::StrCat(text.size())}});
     }
     for (const Piece& piece : pieces_.pieces) {
       tokens_.clear();
-      parts_.bpe.Encode(piece.text, tokens_);
-      for (const BpeToken& token : tokens_) {
+      std::visit([&](const auto& model) { model.Encode(piece.text, tokens_); }, parts_.model);
+      for (const PieceToken& token : tokens_) {
         result_.ids.push_back(token.id);
         if (!with_ranges_) continue;
-        const size_t shift = piece.has_prefix_space ? 1 : 0;
-        const auto place = [&](size_t at) { return offset + piece.range.begin + (at > shift ? at - shift : 0); };
-        result_.ranges.push_back(original(TextRange{place(token.range.begin), place(token.range.end)}));
+        const TextRange place = piece.ToSource(token.range);
+        result_.ranges.push_back(original(TextRange{offset + place.begin, offset + place.end}));
       }
     }
   }
@@ -93,7 +94,7 @@ class Encoding {
   const bool with_ranges_;
   TokenizedText result_;
   PreTokenizer::Pieces pieces_;
-  std::vector<BpeToken> tokens_;
+  std::vector<PieceToken> tokens_;
 };
 
 TokenizedText Run(const TokenizerParts& parts, std::string_view text, absl::Span<const TextRange> plain,
@@ -121,15 +122,23 @@ TokenizedText Tokenizer::EncodeWithRanges(std::string_view text, absl::Span<cons
 
 std::string Tokenizer::Decode(absl::Span<const TokenId> ids, bool skip_special) const {
   std::string bytes;
+  DecodePosition position;
   for (const TokenId id : ids) {
-    if (id < 0 || id >= vocab_size() || (skip_special && parts_->special[id])) continue;
-    bytes += parts_->bytes[id];
+    if (id < 0 || id >= vocab_size() || parts_->texts[id].empty()) continue;
+    if (!skip_special || !parts_->special[id]) parts_->decoder.Append(parts_->texts[id], position, bytes);
   }
-  return ReplaceInvalidUtf8(bytes);
+  return ReplaceInvalidUtf8(bytes, broken_utf8());
 }
 
 std::string Tokenizer::TokenBytes(TokenId id) const {
-  return id >= 0 && id < vocab_size() ? parts_->bytes[id] : std::string();
+  std::string bytes;
+  DecodePosition inside = DecodePosition::Inside();
+  if (id >= 0 && id < vocab_size()) parts_->decoder.Append(parts_->texts[id], inside, bytes);
+  return bytes;
+}
+
+BrokenUtf8 Tokenizer::broken_utf8() const {
+  return parts_->decoder.byte_fallback() ? BrokenUtf8::kPerByte : BrokenUtf8::kPerPart;
 }
 
 bool Tokenizer::IsSpecial(TokenId id) const { return id >= 0 && id < vocab_size() && parts_->special[id]; }
@@ -137,23 +146,43 @@ bool Tokenizer::IsSpecial(TokenId id) const { return id >= 0 && id < vocab_size(
 std::optional<TokenId> Tokenizer::Find(std::string_view token) const {
   const auto added = parts_->added_ids.find(ToAbsl(token));
   if (added != parts_->added_ids.end()) return added->second;
-  return parts_->bpe.Find(token);
+  if (const auto id = std::visit([&](const auto& model) { return model.Find(token); }, parts_->model)) return id;
+  // Vocabularies that write a space as "\u2581".
+  for (TokenId id = 0; id < vocab_size(); ++id) {
+    if (!IsSpecial(id) && TokenBytes(id) == token) return id;
+  }
+  return std::nullopt;
 }
 
 std::vector<TextRange> Tokenizer::FindSpecialTexts(std::string_view text) const {
+  const auto anywhere = [](TextRange) { return false; };
   std::vector<TextRange> found;
-  for (const AddedTokenSection& section : parts_->special_texts.Split(text, [](TextRange) { return false; })) {
+  for (const AddedTokenSection& section : parts_->special_texts.Split(text, anywhere)) {
     if (section.id) found.push_back(section.range);
   }
-  return found;
+  if (parts_->normalized_special_texts.empty()) return found;
+  const NormalizedText normalized(text, parts_->normalizer);
+  for (const AddedTokenSection& section : parts_->normalized_special_texts.Split(normalized.text(), anywhere)) {
+    if (section.id) found.push_back(normalized.ToOriginal(section.range));
+  }
+  std::sort(found.begin(), found.end(), [](const TextRange& a, const TextRange& b) { return a.begin < b.begin; });
+  std::vector<TextRange> disjoint;
+  for (const TextRange& range : found) {
+    if (!disjoint.empty() && range.begin < disjoint.back().end) {
+      disjoint.back().end = std::max(disjoint.back().end, range.end);
+    } else if (range.begin < range.end) {
+      disjoint.push_back(range);
+    }
+  }
+  return disjoint;
 }
 
-int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(parts_->bytes.size()); }
+int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(parts_->texts.size()); }
 std::optional<TokenId> Tokenizer::bos() const { return parts_->ids.bos; }
 std::optional<TokenId> Tokenizer::eos() const { return parts_->ids.eos; }
 std::optional<TokenId> Tokenizer::pad() const { return parts_->ids.pad; }
 std::optional<TokenId> Tokenizer::unk() const { return parts_->ids.unk; }
-bool Tokenizer::add_bos() const { return parts_->ids.add_bos; }
+const std::vector<TokenId>& Tokenizer::prompt_prefix() const { return parts_->ids.prompt_prefix; }
 const std::vector<TokenId>& Tokenizer::end_of_generation() const { return parts_->ids.end_of_generation; }
 
 }  // namespace trimtab

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -15,40 +16,54 @@
 #include "models/tokenizer/bpe.h"
 #include "models/tokenizer/normalizer.h"
 #include "models/tokenizer/pre_tokenizer.h"
+#include "models/tokenizer/token_decoder.h"
 #include "models/tokenizer/token_id.h"
+#include "models/tokenizer/token_texts.h"
+#include "models/tokenizer/unigram.h"
 
 namespace trimtab {
 
 // The tokens with a role of their own.
 struct SpecialIds {
   std::optional<TokenId> bos, eos, pad, unk;
-  bool add_bos = false;
+  std::vector<TokenId> prompt_prefix;      // before a raw prompt
   std::vector<TokenId> end_of_generation;  // beside eos and the well-known texts
 };
 
 // A tokenizer as a file describes it, before it is checked.
 struct TokenizerSpec {
-  std::vector<std::string> texts;  // by id, in the byte alphabet; empty: no such token
+  enum class Model { kBpe, kUnigram };
+
+  std::vector<std::string> texts;  // by id, as the file writes them; empty: no such token
   std::vector<AddedToken> added;
+  Model model = Model::kBpe;
+  // The texts are in the byte alphabet and pieces are taken byte by byte; otherwise by characters.
+  bool byte_level = true;
   std::vector<std::pair<std::string, std::string>> merges;  // lowest rank first
+  bool derive_merges = false;                               // from the scores, in place of `merges`
+  std::vector<double> scores;                               // by id, for kUnigram and derive_merges
   bool ignore_merges = false;
-  std::optional<TokenId> unknown;  // for bytes that no token holds
+  bool byte_fallback = false;      // "<0x00>" to "<0xFF>" stand for bytes that no other token holds
+  std::optional<TokenId> unknown;  // for what is still left
   bool fuse_unknown = false;
-  Normalization normalization = Normalization::kNone;
+  std::vector<NormalizerStep> normalizer;
   std::vector<PreTokenizerStep> pre_tokenizer;
+  TokenDecoderOptions decoder;
   SpecialIds ids;
 };
 
 struct TokenizerParts {
-  std::vector<std::string> bytes;                       // of each token, by id
+  TokenTexts texts;                                     // with byte_level the tokens' bytes
   std::vector<bool> special;                            // by id
   absl::flat_hash_map<std::string, TokenId> added_ids;  // by text
-  Bpe bpe;
+  std::variant<Bpe, Unigram> model;                     // refers to `texts`
   PreTokenizer pre_tokenizer;
-  Normalization normalization;
+  Normalizer normalizer;
+  TokenDecoder decoder;
   AddedTokenMatcher raw_added;
   AddedTokenMatcher normalized_added;
-  AddedTokenMatcher special_texts;  // the control tokens' texts, wherever they stand
+  AddedTokenMatcher special_texts;             // the control tokens' texts, wherever they stand
+  AddedTokenMatcher normalized_special_texts;  // those that are looked for in the normalised text
   SpecialIds ids;
 };
 
@@ -57,8 +72,8 @@ inline constexpr size_t kMaxMerges = size_t{1} << 22;
 inline constexpr size_t kMaxTokenBytes = 16 * 1024;
 inline constexpr size_t kMaxAddedTokenBytes = 1024;
 
-// Checks `spec` and builds. INVALID_ARGUMENT (MODEL_FILE_INVALID) beyond the limits above, for ids out of range, and
-// for merges of unknown tokens.
+// Checks `spec` and builds. INVALID_ARGUMENT (MODEL_FILE_INVALID) beyond the limits above, for ids out of range, for
+// merges of unknown tokens and for scores that are missing or no numbers.
 absl::StatusOr<std::unique_ptr<const TokenizerParts>> BuildTokenizerParts(TokenizerSpec spec);
 
 // INVALID_ARGUMENT with MODEL_FILE_INVALID; the message says "tokenizer: ...".

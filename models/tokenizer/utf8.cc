@@ -47,21 +47,24 @@ bool IsValidUtf8(std::string_view text) {
   return true;
 }
 
-size_t AppendCompleteUtf8(std::string_view text, std::string& out) {
+size_t AppendCompleteUtf8(std::string_view text, std::string& out, BrokenUtf8 broken) {
   size_t i = 0;
   while (i < text.size()) {
     const Utf8Step step = ReadUtf8(text, i);
     if (step.needs_more) break;
-    out += step.valid ? text.substr(i, step.length) : kReplacementCharacter;
-    i += step.length;
+    const size_t length = step.valid || broken == BrokenUtf8::kPerPart ? step.length : 1;
+    out += step.valid ? text.substr(i, length) : kReplacementCharacter;
+    i += length;
   }
   return i;
 }
 
-std::string ReplaceInvalidUtf8(std::string_view text) {
+std::string ReplaceInvalidUtf8(std::string_view text, BrokenUtf8 broken) {
   std::string out;
   out.reserve(text.size());
-  if (AppendCompleteUtf8(text, out) < text.size()) out += kReplacementCharacter;
+  const size_t rest = text.size() - AppendCompleteUtf8(text, out, broken);
+  const size_t replaced = broken == BrokenUtf8::kPerPart ? std::min<size_t>(rest, 1) : rest;
+  for (size_t i = 0; i < replaced; ++i) out += kReplacementCharacter;
   return out;
 }
 

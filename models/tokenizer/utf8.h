@@ -23,12 +23,15 @@ Utf8Step ReadUtf8(std::string_view text, size_t position);
 
 bool IsValidUtf8(std::string_view text);
 
-// `text` with each maximal broken part replaced by U+FFFD.
-std::string ReplaceInvalidUtf8(std::string_view text);
+// What U+FFFD stands for in place of broken UTF-8: each maximal broken part, or each byte of it.
+enum class BrokenUtf8 { kPerPart, kPerByte };
+
+// `text` with broken UTF-8 replaced by U+FFFD.
+std::string ReplaceInvalidUtf8(std::string_view text, BrokenUtf8 broken = BrokenUtf8::kPerPart);
 
 // Appends valid code points and replaces broken ones, but stops before a final sequence that more bytes could complete
 // (at most 3 bytes). Returns how many bytes of `text` were taken.
-size_t AppendCompleteUtf8(std::string_view text, std::string& out);
+size_t AppendCompleteUtf8(std::string_view text, std::string& out, BrokenUtf8 broken = BrokenUtf8::kPerPart);
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """Writes the tokenizer's goldens from Hugging Face's libraries: tokenizer_golden.txt and chat_golden.jsonl.
 
-Needs tokenizers 0.22, transformers 4.57, gguf 0.19 and jinja2. The reference tokenizers are built from the vocabularies
-of GGUF files, with the pre-tokenizers of the models' own tokenizer.json. Run again with the same arguments it writes the
-same files:
+Needs tokenizers 0.22, transformers 4.57, gguf 0.19 and jinja2. Run again with the same arguments it writes the same
+files:
 
-  make_tokenizer_golden.py SMOLLM2.gguf FOLDER_OF_LLAMA_CPP_VOCABULARIES OUTPUT_FOLDER
+  make_tokenizer_golden.py SMOLLM2.gguf GEMMA3.gguf FOLDER_OF_LLAMA_CPP_VOCABULARIES OUTPUT_FOLDER
 
 tokenizer_golden.txt, one record a line, fields separated by one space:
   S HASH_OF_IDS HASH_OF_DECODED TEXT   a text and SmolLM2's tokens of it
   R HASH_OF_IDS HASH_OF_DECODED COUNT TEXT   the same for TEXT repeated COUNT times
   I ID...                              the ids themselves, for one text in 20
   F GPT2 LLAMA3 QWEN2                  hashes over the ids of the last 20 texts, by the other families
+  G GEMMA3 LLAMA2 UNIGRAM              the same, over the ids and then the decoded texts, each with a zero byte
 TEXT writes a byte below 0x20, above 0x7E where it is not part of valid UTF-8, and the backslash as \\xHH. The hash is
 FNV-1a (64 bit, the low 48 as hex): of ids as 32-bit little-endian numbers; of the decoded text, a zero byte, and the
 decoded text without special tokens.
@@ -22,50 +22,10 @@ import random
 import sys
 import unicodedata
 
-from gguf import GGUFReader
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-          r"\s*[\r\n]+|\s+(?!\S)|\s+")
-QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-
-
-def byte_level(use_regex):
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
-def split(pattern):
-    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-
-
-def sequence(*parts):
-    return {"type": "Sequence", "pretokenizers": list(parts)}
-
-
-FAMILIES = {  # pre-tokenizer, normalizer, ignore_merges
-    "smollm": (sequence({"type": "Digits", "individual_digits": True}, byte_level(True)), None, False),
-    "gpt-2": (byte_level(True), None, False),
-    "llama-bpe": (sequence(split(LLAMA3), byte_level(False)), None, True),
-    "qwen2": (sequence(split(QWEN2), byte_level(False)), {"type": "NFC"}, False),
-}
-
-
-def load(path):
-    """The reference tokenizer of a GGUF file, and the file's fields."""
-    fields = GGUFReader(path).fields
-    get = lambda key: fields["tokenizer.ggml." + key].contents()
-    tokens, types = get("tokens"), get("token_type")
-    pre, normalizer, ignore_merges = FAMILIES[get("pre")]
-    added = [{"id": i, "content": t, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-              "special": True} for i, t in enumerate(tokens) if types[i] == 3]
-    vocab = {t: i for i, t in enumerate(tokens) if types[i] == 1 or get("pre") == "smollm"}
-    return Tokenizer.from_str(json.dumps({
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": normalizer,
-        "pre_tokenizer": pre, "post_processor": None, "decoder": byte_level(True),
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-                  "ignore_merges": ignore_merges, "vocab": vocab, "merges": get("merges")}})), fields
+from reference_tokenizers import UNIGRAM, load, unigram_json
 
 
 def fnv(data, state=0xCBF29CE484222325):
@@ -186,7 +146,7 @@ def text(rng):
 RUNS = ["a", "A", " ", "\n", "\t", "=", "-", "ab", "the ", "0", "\u00e9", "\u65e5", "\U0001F642", "\u0301", "\u200d", "\r\n", " \n", "<", "'", "\u0e01", "<|im_start|>", "x ", "  a", "."]
 
 
-def write_texts(reference, others, path):
+def write_texts(reference, others, sentencepiece, path):
     rng = random.Random(20241124)
     records, block = [], []
     for number in range(10000):
@@ -211,6 +171,16 @@ def write_texts(reference, others, path):
                     state = hash_ids(other.encode(lossy, add_special_tokens=False).ids, state)
                 hashes.append(hexed(state))
             records.append(("F " + " ".join(hashes)).encode())
+            hashes = []
+            for other in sentencepiece:
+                encoded = [other.encode(lossy, add_special_tokens=False).ids for lossy in block]
+                state = 0xCBF29CE484222325
+                for ids in encoded:
+                    state = hash_ids(ids, state)
+                for ids in encoded:
+                    state = fnv(other.decode(ids, skip_special_tokens=False).encode() + b"\0", state)
+                hashes.append(hexed(state))
+            records.append(("G " + " ".join(hashes)).encode())
             block = []
     with open(path, "wb") as out:
         out.write(b"\n".join(records) + b"\n")
@@ -257,10 +227,17 @@ def write_conversations(models, path):
 
 
 def main():
-    smollm2, folder, output = sys.argv[1:]
+    smollm2, gemma3, folder, output = sys.argv[1:]
     reference, fields = load(smollm2)
-    others = [load(os.path.join(folder, "ggml-vocab-%s.gguf" % name)) for name in ("gpt-2", "llama-bpe", "qwen2")]
-    write_texts(reference, [o[0] for o in others], os.path.join(output, "tokenizer_golden.txt"))
+    vocabulary = lambda name: load(os.path.join(folder, "ggml-vocab-%s.gguf" % name))
+    others = [vocabulary(name) for name in ("gpt-2", "llama-bpe", "qwen2")]
+    if not os.path.exists(UNIGRAM):
+        os.makedirs(os.path.dirname(UNIGRAM), exist_ok=True)
+        with open(UNIGRAM, "w", encoding="utf-8") as out:
+            json.dump(unigram_json(3 * (SENTENCES + CODE) + __doc__.split("\n")), out, ensure_ascii=False)
+    unigram = Tokenizer.from_file(UNIGRAM)
+    sentencepiece = [load(gemma3)[0], vocabulary("llama-spm")[0], unigram]
+    write_texts(reference, [o[0] for o in others], sentencepiece, os.path.join(output, "tokenizer_golden.txt"))
     template = lambda f: f["tokenizer.chat_template"].contents()
     write_conversations([("smollm2", (reference, template(fields), "<|im_start|>", "<|im_end|>"), 300),
                          ("qwen2", (others[2][0], template(others[2][1]), "<|endoftext|>", "<|im_end|>"), 100),

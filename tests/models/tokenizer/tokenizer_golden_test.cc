@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "models/tokenizer/incremental_decoder.h"
 #include "models/tokenizer/tokenizer.h"
@@ -25,6 +26,7 @@ struct GoldenText {
 struct GoldenBlock {
   std::vector<GoldenText> texts;
   std::string gpt2_hash, llama3_hash, qwen2_hash;
+  std::string gemma3_hash, llama2_hash, unigram_hash;  // of the decoded texts too
 };
 
 std::string Unescape(std::string_view text) {
@@ -57,8 +59,10 @@ std::vector<GoldenBlock> ReadGolden() {
       for (; count > 0; --count) golden.text += unit;
     } else if (kind == "I") {
       for (TokenId id; fields >> id;) block.texts.back().ids.push_back(id);
-    } else {
+    } else if (kind == "F") {
       fields >> block.gpt2_hash >> block.llama3_hash >> block.qwen2_hash;
+    } else {
+      fields >> block.gemma3_hash >> block.llama2_hash >> block.unigram_hash;
       blocks.emplace_back();
     }
   }
@@ -69,6 +73,18 @@ std::vector<GoldenBlock> ReadGolden() {
 std::string EncodedHash(const Tokenizer& tokenizer, const GoldenBlock& block) {
   uint64_t state = kHashStart;
   for (const GoldenText& golden : block.texts) state = HashIds(tokenizer.Encode(golden.text, kParse), state);
+  return HashText(state);
+}
+
+// Of the tokens, then of their texts.
+std::string RoundTripHash(const Tokenizer& tokenizer, const GoldenBlock& block) {
+  std::vector<std::vector<TokenId>> encoded;
+  uint64_t state = kHashStart;
+  for (const GoldenText& golden : block.texts) {
+    encoded.push_back(tokenizer.Encode(golden.text, kParse));
+    state = HashIds(encoded.back(), state);
+  }
+  for (const std::vector<TokenId>& ids : encoded) state = HashBytes(tokenizer.Decode(ids, false) + '\0', state);
   return HashText(state);
 }
 
@@ -161,7 +177,9 @@ TEST_P(FamilyGolden, EncodesAsTheReferenceFromBothSources) {
   }
 }
 
-TEST_P(FamilyGolden, EncodesLlamaCppsTestCases) {
+class LlamaCppCases : public testing::TestWithParam<const char*> {};
+
+TEST_P(LlamaCppCases, EncodesAsLlamaCpp) {
   const std::string name = GetParam();
   const std::string base = "../llama_cpp_jinja/models/ggml-vocab-" + name + ".gguf";
   const std::vector<std::string> texts = absl::StrSplit(ReadTestFile(base + ".inp"), "\n__ggml_vocab_test__\n");
@@ -179,10 +197,73 @@ TEST_P(FamilyGolden, EncodesLlamaCppsTestCases) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, FamilyGolden, testing::Values("gpt-2", "llama-bpe", "qwen2"), [](const auto& info) {
-  std::string name = info.param;
-  name.erase(std::remove(name.begin(), name.end(), '-'), name.end());
-  return name;
+  return absl::StrReplaceAll(info.param, {{"-", ""}});
 });
+
+INSTANTIATE_TEST_SUITE_P(Family, LlamaCppCases, testing::Values("gpt-2", "llama-bpe", "qwen2", "llama-spm"),
+                         [](const auto& info) {
+                           return absl::StrReplaceAll(info.param, {{"-", ""}});
+                         });
+
+class SentencePieceGolden : public testing::TestWithParam<const char*> {
+ protected:
+  static std::string Expected(const GoldenBlock& block) {
+    const std::string name = GetParam();
+    return name == "gemma3" ? block.gemma3_hash : name == "llama-spm" ? block.llama2_hash : block.unigram_hash;
+  }
+};
+
+TEST_P(SentencePieceGolden, EncodesAndDecodesAsTheReference) {
+  const auto tokenizer = TestTokenizer(GetParam());
+  for (const GoldenBlock& block : ReadGolden()) {
+    EXPECT_EQ(RoundTripHash(*tokenizer, block), Expected(block)) << block.texts.front().text.substr(0, 100);
+  }
+}
+
+TEST_P(SentencePieceGolden, IncrementalDecodingContinuesAText) {
+  const auto tokenizer = TestTokenizer(GetParam());
+  const TokenId before = tokenizer->Encode("x", kParse).back();
+  for (const GoldenBlock& block : ReadGolden()) {
+    std::vector<TokenId> ids = tokenizer->Encode(block.texts.front().text, kParse);
+    IncrementalDecoder decoder(tokenizer, false);
+    std::string text;
+    for (const TokenId id : ids) {
+      const std::string piece = decoder.Push(id);
+      ASSERT_TRUE(IsValidUtf8(piece));
+      text += piece;
+    }
+    text += decoder.Flush();
+    ids.insert(ids.begin(), before);
+    ASSERT_EQ(tokenizer->Decode({&before, 1}, false) + text, tokenizer->Decode(ids, false));
+  }
+}
+
+TEST_P(SentencePieceGolden, RangesCoverTheText) {
+  const auto tokenizer = TestTokenizer(GetParam());
+  for (const GoldenBlock& block : ReadGolden()) {
+    const std::string text = ReplaceInvalidUtf8(block.texts.front().text);
+    const TokenizedText encoded = tokenizer->EncodeWithRanges(text, {});
+    ASSERT_EQ(encoded.ids, tokenizer->Encode(text, kParse));
+    size_t done = 0;
+    for (const TextRange& range : encoded.ranges) {
+      ASSERT_LE(range.begin, range.end);
+      ASSERT_LE(range.end, text.size());
+      ASSERT_GE(range.end, done);  // parts of a composed character share its range
+      done = range.end;
+    }
+    if (GetParam() == std::string("unigram")) continue;  // strips white space
+    ASSERT_EQ(done, encoded.ids.empty() ? 0 : text.size()) << testing::PrintToString(text);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Family, SentencePieceGolden, testing::Values("gemma3", "llama-spm", "unigram"),
+                         [](const auto& info) { return std::string(info.param).substr(0, 5); });
+
+TEST(Gemma3Golden, TheModelsOwnMergesGiveTheSame) {
+  const auto tokenizer = Tokenizer::FromHuggingFaceJson(TokenizerJson(LoadTestVocabulary("gemma3").vocabulary));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  for (const GoldenBlock& block : ReadGolden()) EXPECT_EQ(RoundTripHash(**tokenizer, block), block.gemma3_hash);
+}
 
 }  // namespace
 }  // namespace trimtab

@@ -186,7 +186,8 @@ TEST(TokenizerTest, SpecialIdsFromTheFilesBesideIt) {
   tokenizer["post_processor"] = {
       {"type", "TemplateProcessing"},
       {"single",
-       {{{"SpecialToken", {{"id", "<bos>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}}};
+       {{{"SpecialToken", {{"id", "<bos>"}, {"type_id", 0}}}}, {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+      {"special_tokens", {{"<bos>", {{"id", "<bos>"}, {"ids", {9}}, {"tokens", {"<bos>"}}}}}}};
   const json config = {{"eos_token", {{"content", "<eos>"}}}, {"pad_token", "<pad>"}, {"unk_token", nullptr}};
   const auto built = Build(tokenizer, config, {{"eos_token_id", {10, 3}}});
   EXPECT_EQ(built->bos(), 9);
@@ -267,28 +268,29 @@ TEST(TokenizerTest, PrefixSpace) {
 }
 
 TEST(TokenizerTest, UnsupportedKindsAreNamed) {
-  const auto expect = [](const json& tokenizer, const char* name) {
+  const auto expect = [](const char* pointer, json value, const char* name) {
+    json tokenizer = SmallJson();
+    tokenizer[json::json_pointer(pointer)] = std::move(value);
     const absl::Status status = BuildError(tokenizer);
     EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(name));
   };
-  json unigram = SmallJson(), fallback = SmallJson(), metaspace = SmallJson(), replace = SmallJson(),
-       decoder = SmallJson(), none = SmallJson();
-  unigram["model"]["type"] = "Unigram";
-  fallback["model"]["byte_fallback"] = true;
-  metaspace["pre_tokenizer"] = {{"type", "Metaspace"}};
-  replace["normalizer"] = {{"type", "Replace"}};
-  decoder["decoder"] = {{"type", "Metaspace"}};
-  none["pre_tokenizer"] = nullptr;
-  expect(unigram, "Unigram");
-  expect(fallback, "SentencePiece");
-  expect(metaspace, "Metaspace");
-  expect(replace, "Replace");
-  expect(decoder, "Metaspace");
-  expect(none, "pre_tokenizer");
+  expect("/model/type", "WordPiece", "WordPiece");
+  expect("/model/type", "Unigram", "Unigram");  // after ByteLevel
+  expect("/model/byte_fallback", true, "byte_fallback");
+  expect("/model/end_of_word_suffix", "</w>", "end_of_word_suffix");
+  expect("/normalizer", {{"type", "Precompiled"}, {"precompiled_charsmap", "AA=="}}, "charsmap");
+  expect("/normalizer", {{"type", "BertNormalizer"}}, "BertNormalizer");
+  expect("/pre_tokenizer", {{"type", "UnicodeScripts"}}, "UnicodeScripts");
+  expect("/pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "\u2581"}}, "decoder");  // ByteLevel after it
+  expect("/decoder", {{"type", "WordPiece"}}, "WordPiece");
+  expect("/decoder", nullptr, "decoder");
+  expect("/post_processor", {{"type", "BertProcessing"}}, "BertProcessing");
 
-  GgufVocabulary vocabulary{.model = "llama", .pre = "default"};
-  EXPECT_THAT(std::string(Tokenizer::FromGguf(vocabulary).status().message()), HasSubstr("SentencePiece"));
+  GgufVocabulary vocabulary{.model = "t5", .pre = "default"};
+  const absl::Status unknown_model = Tokenizer::FromGguf(vocabulary).status();
+  EXPECT_EQ(unknown_model.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(unknown_model.message()), HasSubstr("t5"));
   vocabulary = {.model = "gpt2", .pre = "tekken"};
   const absl::Status unknown_pre = Tokenizer::FromGguf(vocabulary).status();
   EXPECT_EQ(unknown_pre.code(), absl::StatusCode::kUnimplemented);

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "absl/strings/str_replace.h"
+#include "models/tokenizer/gguf_vocabulary.h"
 #include "models/weights/gguf.h"
 
 namespace trimtab {
@@ -24,6 +26,7 @@ T OrFail(absl::StatusOr<T> value) {
 }
 
 std::string GgufPath(const std::string& name) {
+  if (name == "gemma3") return GgufPath("gemma-4");
   if (name == "smollm2") return "../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf";
   return "../llama_cpp_jinja/models/ggml-vocab-" + name + ".gguf";
 }
@@ -40,6 +43,26 @@ nlohmann::json Sequence(std::vector<nlohmann::json> parts) {
   return {{"type", "Sequence"}, {"pretokenizers", std::move(parts)}};
 }
 
+// Makes Gemma 3's vocabulary of Gemma 4's, which differs in names of control tokens and holds merges in place of scores
+// and types.
+void TurnIntoGemma3(GgufVocabulary& vocabulary) {
+  constexpr int32_t kNormal = 1, kControl = 3, kUserDefined = 4, kByte = 6;
+  vocabulary.model = "llama";
+  vocabulary.tokens[105] = "<start_of_turn>";
+  vocabulary.tokens[106] = "<end_of_turn>";
+  vocabulary.tokens[255999] = "<start_of_image>";
+  vocabulary.tokens[256000] = "<end_of_image>";
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    const bool is_white_space_or_markup = (id >= 107 && id < 238) || (id >= 255968 && id <= 256000);
+    int32_t& type = vocabulary.token_types[id];
+    if (type == kByte) continue;
+    type = id == 5 || is_white_space_or_markup ? kUserDefined : id < 107 || id > 256000 ? kControl : kNormal;
+    vocabulary.scores[id] = type == kNormal ? 494.0f - static_cast<float>(id) : -1000.0f;
+    // Files write the spaces of user-defined tokens out.
+    if (type == kUserDefined) vocabulary.tokens[id] = absl::StrReplaceAll(vocabulary.tokens[id], {{"\u2581", " "}});
+  }
+}
+
 }  // namespace
 
 std::string ReadTestFile(const std::string& path) {
@@ -52,28 +75,9 @@ std::string ReadTestFile(const std::string& path) {
 
 TestVocabulary LoadTestVocabulary(const std::string& name) {
   const std::shared_ptr<const GgufFile> file = OrFail(GgufFile::Open(GgufPath(name)));
-  const auto texts = [&](const char* key) {
-    const std::vector<std::string_view> views = OrFail(file->GetStrings(key));
-    return std::vector<std::string>(views.begin(), views.end());
-  };
-  const auto id = [&](const char* key) -> std::optional<TokenId> {
-    if (!file->Has(key)) return std::nullopt;
-    return static_cast<TokenId>(OrFail(file->GetInt(key)));
-  };
-  const std::vector<int64_t> types = OrFail(file->GetInts("tokenizer.ggml.token_type"));
   TestVocabulary result;
-  result.vocabulary = {.model = std::string(OrFail(file->GetString("tokenizer.ggml.model"))),
-                       .pre = std::string(OrFail(file->GetString("tokenizer.ggml.pre"))),
-                       .tokens = texts("tokenizer.ggml.tokens"),
-                       .token_types = std::vector<int32_t>(types.begin(), types.end()),
-                       .merges = texts("tokenizer.ggml.merges"),
-                       .bos = id("tokenizer.ggml.bos_token_id"),
-                       .eos = id("tokenizer.ggml.eos_token_id"),
-                       .pad = id("tokenizer.ggml.padding_token_id"),
-                       .unk = id("tokenizer.ggml.unknown_token_id")};
-  if (file->Has("tokenizer.ggml.add_bos_token")) {
-    result.vocabulary.add_bos = OrFail(file->GetBool("tokenizer.ggml.add_bos_token"));
-  }
+  result.vocabulary = OrFail(ReadGgufVocabulary(*file));
+  if (name == "gemma3") TurnIntoGemma3(result.vocabulary);
   result.chat_template = std::string(OrFail(file->GetStringOr("tokenizer.chat_template", "")));
   return result;
 }
@@ -82,12 +86,51 @@ std::shared_ptr<const Tokenizer> TestTokenizer(const std::string& name) {
   static auto& cache = *new std::map<std::string, std::shared_ptr<const Tokenizer>>;
   std::shared_ptr<const Tokenizer>& tokenizer = cache[name];
   if (tokenizer == nullptr) {
-    tokenizer = OrFail(Tokenizer::FromGguf(LoadTestVocabulary(name).vocabulary));
+    tokenizer = OrFail(name == "unigram"
+                           ? Tokenizer::FromHuggingFaceJson(ReadTestFile("tests/golden/data/unigram/tokenizer.json"))
+                           : Tokenizer::FromGguf(LoadTestVocabulary(name).vocabulary));
   }
   return tokenizer;
 }
 
+namespace {
+
+// With the merges that the vocabulary holds.
+std::string SentencePieceJson(const GgufVocabulary& vocabulary) {
+  nlohmann::json vocab = nlohmann::json::object(), added = nlohmann::json::array();
+  for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
+    const int32_t type = vocabulary.token_types[id];
+    const std::string text =
+        type == 4 ? absl::StrReplaceAll(vocabulary.tokens[id], {{" ", "\u2581"}}) : vocabulary.tokens[id];
+    vocab[text] = id;
+    if (type == 3 || type == 4) added.push_back({{"id", id}, {"content", text}, {"special", type == 3}});
+  }
+  const nlohmann::json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "\u2581"}};
+  nlohmann::json restore = replace;
+  restore["pattern"]["String"] = "\u2581";
+  restore["content"] = " ";
+  // As Gemma's: after the normalizer there is no space to split at.
+  const nlohmann::json pre = {
+      {"type", "Split"}, {"pattern", {{"String", " "}}}, {"behavior", "MergedWithPrevious"}, {"invert", false}};
+  return nlohmann::json{
+      {"added_tokens", added},
+      {"normalizer", replace},
+      {"pre_tokenizer", pre},
+      {"decoder", {{"type", "Sequence"}, {"decoders", {restore, {{"type", "ByteFallback"}}, {{"type", "Fuse"}}}}}},
+      {"model",
+       {{"type", "BPE"},
+        {"unk_token", "<unk>"},
+        {"fuse_unk", true},
+        {"byte_fallback", true},
+        {"vocab", vocab},
+        {"merges", vocabulary.merges}}}}
+      .dump();
+}
+
+}  // namespace
+
 std::string TokenizerJson(const GgufVocabulary& vocabulary) {
+  if (vocabulary.model == "llama") return SentencePieceJson(vocabulary);
   constexpr char kLlama3[] =
       R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
       R"(\s*[\r\n]+|\s+(?!\S)|\s+)";

@@ -20,10 +20,10 @@ struct TestVocabulary {
   std::string chat_template;  // empty: none
 };
 
-// From a GGUF file: "smollm2", "gpt-2", "llama-bpe" or "qwen2".
+// From a GGUF file: "smollm2", "gpt-2", "llama-bpe", "qwen2", "llama-spm" (Llama 2) or "gemma3".
 TestVocabulary LoadTestVocabulary(const std::string& name);
 
-// The tokenizer of LoadTestVocabulary's file; built once for each name.
+// The tokenizer of LoadTestVocabulary's file, or "unigram"; built once for each name.
 std::shared_ptr<const Tokenizer> TestTokenizer(const std::string& name);
 
 // A tokenizer.json of the same tokenizer, as its Hugging Face repository has it.
