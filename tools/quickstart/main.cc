@@ -36,7 +36,9 @@
 #include "tools/trimctl/watch.h"
 #include "trimtab/methods/v1/grains.pb.h"
 
-ABSL_FLAG(std::string, objective, "cheerful", "which of the shipped behaviours to steer by: cheerful or formal");
+ABSL_FLAG(std::string, model, "smollm2", "smollm2, or gemma3-270m, a base model that bazelw fetches (240 MB)");
+ABSL_FLAG(std::string, objective, "",
+          "which of the shipped behaviours to steer by: cheerful (the default) or formal; for gemma3-270m hopeful");
 ABSL_FLAG(bool, keep, false, "leave the server running until Ctrl-C");
 ABSL_FLAG(
     bool, quick, false,
@@ -51,6 +53,22 @@ using google::longrunning::Operation;
 constexpr absl::Duration kPatience = absl::Minutes(5);
 constexpr int kOutputTokens = 40;
 constexpr size_t kColumn = 56;
+
+// A model and the shipped behaviours for it, the default first. A base model only continues text: its pairs, and what
+// it is asked, are raw prompts.
+struct ModelChoice {
+  std::string_view id;
+  const char* file;  // among the runfiles
+  std::vector<std::string_view> objectives;
+  bool chat;
+};
+const std::vector<ModelChoice>& ModelChoices() {
+  static const auto* const choices = new std::vector<ModelChoice>{
+      {"smollm2", "../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf", {"cheerful", "formal"}, true},
+      {"gemma3-270m", "../gemma3_270m/gemma-3-270m-q4_k_m.gguf", {"hopeful"}, false},
+  };
+  return *choices;
+}
 
 // How much is done.
 struct Extent {
@@ -128,8 +146,8 @@ class TemporaryFolder {
 
 class Quickstart {
  public:
-  Quickstart(Client& client, std::string objective, const Extent& extent, bool color)
-      : client_(client), objective_(std::move(objective)), extent_(extent), color_(color) {}
+  Quickstart(Client& client, std::string objective, bool chat, const Extent& extent, bool color)
+      : client_(client), objective_(std::move(objective)), chat_(chat), extent_(extent), color_(color) {}
 
   absl::Status Register(Stopwatch& stopwatch);
   absl::Status ShowAnswers();
@@ -143,6 +161,7 @@ class Quickstart {
 
   Client& client_;
   const std::string objective_;
+  const bool chat_;
   const Extent extent_;
   const bool color_;
   v1::Objective fitted_;
@@ -166,6 +185,7 @@ absl::Status Quickstart::Register(Stopwatch& stopwatch) {
   request.mutable_objective()->mutable_held_out_pairs()->Assign(held_out.begin(), held_out.end());
   std::cout << "\"" << objective_ << "\": " << pairs.size() << " pairs to learn from, " << held_out.size()
             << " kept apart to measure the effect.\n"
+            << (chat_ ? "" : "This is a base model: each pair is the beginning of a text and two ways to go on.\n")
             << "The server serves while a background worker builds the vector.\n"
             << std::flush;
   TRIMTAB_ASSIGN_OR_RETURN(const Operation started,
@@ -191,9 +211,13 @@ absl::Status Quickstart::Register(Stopwatch& stopwatch) {
 absl::StatusOr<std::string> Quickstart::Answer(const std::string& prompt, float strength) {
   v1::GenerateRequest request;
   TRIMTAB_ASSIGN_OR_RETURN(*request.mutable_model(), client_.ModelName(""));
-  v1::Content& content = *request.mutable_conversation()->add_contents();
-  content.set_role(v1::ROLE_USER);
-  content.add_parts()->set_text(prompt);
+  if (chat_) {
+    v1::Content& content = *request.mutable_conversation()->add_contents();
+    content.set_role(v1::ROLE_USER);
+    content.add_parts()->set_text(prompt);
+  } else {
+    request.set_prompt(prompt);
+  }
   request.mutable_config()->set_max_output_tokens(kOutputTokens);
   request.mutable_config()->set_repetition_penalty(1.1f);
   if (strength != 0) {
@@ -266,6 +290,15 @@ absl::Status Quickstart::ShowDrift() {
   return absl::OkStatus();
 }
 
+// "a", or "a" or "b", ...
+std::string Alternatives(const std::vector<std::string_view>& names) {
+  std::string text;
+  for (const std::string_view name : names) {
+    absl::StrAppend(&text, text.empty() ? "\"" : " or \"", std::string(name), "\"");
+  }
+  return text;
+}
+
 // A few lines of the metrics page, without the rest.
 absl::Status ShowMetrics(const std::string& address) {
   TRIMTAB_ASSIGN_OR_RETURN(const std::string page, HttpGet(address, "/metrics"));
@@ -279,11 +312,30 @@ absl::Status ShowMetrics(const std::string& address) {
   return absl::OkStatus();
 }
 
-absl::Status Run(Interrupt& interrupt) {
-  const std::string objective = absl::GetFlag(FLAGS_objective);
-  if (objective != "cheerful" && objective != "formal") {
-    return absl::InvalidArgumentError("--objective must be \"cheerful\" or \"formal\"");
+absl::StatusOr<ModelChoice> ChosenModel() {
+  const std::string wanted = absl::GetFlag(FLAGS_model);
+  std::vector<std::string_view> ids;
+  for (const ModelChoice& choice : ModelChoices()) {
+    ids.push_back(choice.id);
+    if (choice.id != wanted) continue;
+    if (fs::exists(choice.file)) return choice;
+    return absl::NotFoundError(absl::StrCat("this model has not been fetched; fetch it and begin with\n",
+                                            "  ./bazelw run //:quickstart -- --model ", wanted));
   }
+  return absl::InvalidArgumentError(absl::StrCat("--model must be ", Alternatives(ids)));
+}
+
+absl::StatusOr<std::string> ChosenObjective(const ModelChoice& model) {
+  const std::string wanted = absl::GetFlag(FLAGS_objective);
+  if (wanted.empty()) return std::string(model.objectives.front());
+  if (std::count(model.objectives.begin(), model.objectives.end(), wanted) > 0) return wanted;
+  return absl::InvalidArgumentError(absl::StrCat("--objective must be ", Alternatives(model.objectives),
+                                                 " with --model ", absl::GetFlag(FLAGS_model)));
+}
+
+absl::Status Run(Interrupt& interrupt) {
+  TRIMTAB_ASSIGN_OR_RETURN(const ModelChoice choice, ChosenModel());
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string objective, ChosenObjective(choice));
   const bool color = isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr;
   const Extent extent = absl::GetFlag(FLAGS_quick) ? kQuick : Extent();
   const TemporaryFolder folder;
@@ -295,11 +347,11 @@ absl::Status Run(Interrupt& interrupt) {
   Stopwatch stopwatch;
 
   Heading("1. A server on this machine", color);
-  const std::string model = fs::weakly_canonical("../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf").string();
+  const std::string model = std::string(choice.id) + "=" + fs::canonical(choice.file).string();
   TRIMTAB_ASSIGN_OR_RETURN(
       const std::unique_ptr<ServerProcess> server,
       ServerProcess::Start("server/trimtab",
-                           {"--model=smollm2=" + model, "--registry=" + folder.path() + "/trimtab.db",
+                           {"--model=" + model, "--registry=" + folder.path() + "/trimtab.db",
                             "--drift_suite=probe=" + questions, "--neutral_text=deploy/examples/drift/neutral.txt"},
                            folder.path(), kPatience));
   stopwatch.Lap("server start");
@@ -309,7 +361,7 @@ absl::Status Run(Interrupt& interrupt) {
   std::cout << RenderModels({models.models().begin(), models.models().end()}, color) << "gRPC on " << server->address()
             << ", metrics on http://" << server->metrics_address() << "/metrics\n";
 
-  Quickstart quickstart(client, objective, extent, color);
+  Quickstart quickstart(client, objective, choice.chat, extent, color);
   Heading("2. An objective from preference pairs", color);
   TRIMTAB_RETURN_IF_ERROR(quickstart.Register(stopwatch));
   stopwatch.Skip();
@@ -335,7 +387,9 @@ absl::Status Run(Interrupt& interrupt) {
   }
   const std::string trimctl = "  ./bazelw run //tools/trimctl -- --address=" + server->address() + " ";
   const std::string steer = absl::StrFormat(" --steer %s=%.3g", objective, quickstart.recommended_strength());
-  std::cout << trimctl << "generate \"Tell me about the sea.\"" << steer << " --repetition_penalty 1.1 --stats\n"
+  const std::string prompt =
+      choice.chat ? "\"Tell me about the sea.\"" : "--raw \"When she came to the sea, she\" --max_output_tokens 60";
+  std::cout << trimctl << "generate " << prompt << steer << " --repetition_penalty 1.1 --stats\n"
             << trimctl << "audit " << objective << " --html audit.html\n"
             << trimctl << "drift" << steer << " --max_items 30\n"
             << "README.md says how to call the server from Python and how to bring your own model.\n"
@@ -364,7 +418,8 @@ int main(int argc, char** argv) {
   trimtab::Interrupt interrupt;
   absl::SetProgramUsageMessage(
       "starts a server with a small model, steers it by an objective, and shows the effect.\n"
-      "  ./bazelw run //:quickstart -- --objective=formal --keep");
+      "  ./bazelw run //:quickstart -- --objective=formal --keep\n"
+      "  ./bazelw run //:quickstart -- --model gemma3-270m");
   absl::FlagsUsageConfig usage;
   usage.contains_help_flags = [](absl::string_view file) { return absl::EndsWith(file, "quickstart/main.cc"); };
   absl::SetFlagsUsageConfig(usage);

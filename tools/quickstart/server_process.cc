@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -24,6 +25,8 @@ constexpr size_t kLogTail = 2000;
   // A parent that dies between fork and here has another parent's id by then.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);
+  // Paths among `flags` are relative to this program's folder, not to that of a user of `bazelw run`.
+  unsetenv("BUILD_WORKING_DIRECTORY");
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
