@@ -13,6 +13,7 @@
 #include "models/layers/linear.h"
 #include "models/model_registry.h"
 #include "models/tokenizer/chat_template.h"
+#include "models/tokenizer/gguf_vocabulary.h"
 #include "models/weights/file_error.h"
 #include "models/weights/gguf.h"
 #include "models/weights/safetensors.h"
@@ -154,39 +155,6 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, 
   return std::make_shared<const LoadedModel>(std::move(loaded));
 }
 
-absl::StatusOr<std::optional<TokenId>> OptionalToken(const GgufFile& file, std::string_view key) {
-  if (!file.Has(key)) return std::optional<TokenId>();
-  TRIMTAB_ASSIGN_OR_RETURN(const int64_t value, file.GetInt(key));
-  if (value < 0 || value > std::numeric_limits<TokenId>::max()) {
-    return ModelFileError(file.path(), absl::StrCat("key ", QuoteName(key), " is not a token id"));
-  }
-  return std::optional<TokenId>(static_cast<TokenId>(value));
-}
-
-absl::StatusOr<GgufVocabulary> ReadVocabulary(const GgufFile& file) {
-  GgufVocabulary vocabulary;
-  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.model, file.GetString("tokenizer.ggml.model"));
-  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.pre, file.GetStringOr("tokenizer.ggml.pre", "default"));
-  TRIMTAB_ASSIGN_OR_RETURN(const std::vector<std::string_view> tokens, file.GetStrings("tokenizer.ggml.tokens"));
-  vocabulary.tokens.assign(tokens.begin(), tokens.end());
-  if (file.Has("tokenizer.ggml.token_type")) {
-    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<int64_t> types, file.GetInts("tokenizer.ggml.token_type"));
-    vocabulary.token_types.assign(types.begin(), types.end());
-  }
-  if (file.Has("tokenizer.ggml.merges")) {
-    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<std::string_view> merges, file.GetStrings("tokenizer.ggml.merges"));
-    vocabulary.merges.assign(merges.begin(), merges.end());
-  }
-  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.bos, OptionalToken(file, "tokenizer.ggml.bos_token_id"));
-  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.eos, OptionalToken(file, "tokenizer.ggml.eos_token_id"));
-  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.pad, OptionalToken(file, "tokenizer.ggml.padding_token_id"));
-  TRIMTAB_ASSIGN_OR_RETURN(vocabulary.unk, OptionalToken(file, "tokenizer.ggml.unknown_token_id"));
-  if (file.Has("tokenizer.ggml.add_bos_token")) {
-    TRIMTAB_ASSIGN_OR_RETURN(vocabulary.add_bos, file.GetBool("tokenizer.ggml.add_bos_token"));
-  }
-  return vocabulary;
-}
-
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadGguf(const std::string& id, const std::string& path,
                                                             const LoadOptions& options) {
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
@@ -196,7 +164,7 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadGguf(const std::string& i
   LoadedModel loaded;
   loaded.id = id;
   TRIMTAB_ASSIGN_OR_RETURN(loaded.display_name, file->GetStringOr("general.name", fs::path(path).stem().string()));
-  TRIMTAB_ASSIGN_OR_RETURN(GgufVocabulary vocabulary, ReadVocabulary(*file));
+  TRIMTAB_ASSIGN_OR_RETURN(GgufVocabulary vocabulary, ReadGgufVocabulary(*file));
   TRIMTAB_ASSIGN_OR_RETURN(loaded.tokenizer, Tokenizer::FromGguf(std::move(vocabulary)));
   TRIMTAB_ASSIGN_OR_RETURN(const std::string_view chat_template, file->GetStringOr("tokenizer.chat_template", ""));
   const std::shared_ptr<const TensorSource> source = MakeTensorSource(file);
