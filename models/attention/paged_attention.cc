@@ -218,7 +218,8 @@ bool PagedAttention::Plan(const Call& call, const TokenLayout& layout) {
   return threads > 1;
 }
 
-void PagedAttention::RunTask(const Call& call, const Task& task) {
+void PagedAttention::RunTask(const Call& call, size_t number) {
+  const Task& task = tasks_[number];
   const Tile& tile = tiles_[task.tile];
   const SequenceSpan& span = *tile.span;
   const KvCacheLayer& cache = call.cache;
@@ -256,6 +257,7 @@ void PagedAttention::RunTask(const Call& call, const Task& task) {
                    .first_position = span.context + tile.first,
                    .window = call.rule.window > 0 ? call.rule.window : std::numeric_limits<int64_t>::max() / 2,
                    .scale = static_cast<float>(std::numbers::log2e * call.rule.scale),
+                   .next = {},
                    .gathered = nullptr};
   if (cache.block_size % kKeyGroup != 0) {
     work.gathered = scratch.gathered.Take<float>(kKeyTile * (cache.depth + width));
@@ -274,6 +276,16 @@ void PagedAttention::RunTask(const Call& call, const Task& task) {
     work.maxima = part.maxima;
     work.totals = part.totals;
     work.sums = part.sums;
+    if (segment + 1 == task.end && number + 1 < tasks_.size()) {
+      const Task& after = tasks_[number + 1];
+      const Tile& other = tiles_[after.tile];
+      const int64_t position = other.span->context + other.first, begin = after.begin * kSegment;
+      work.next = {.keys = static_cast<const char*>(cache.keys) + other.kv_head * cache.key_size() * element,
+                   .values = static_cast<const char*>(cache.values) + other.kv_head * cache.value_size() * element,
+                   .block_table = other.span->block_table.data(),
+                   .begin = std::max(begin, call.first_visible(position) / kKeyTile * kKeyTile),
+                   .end = std::min(begin + kSegment, position + other.count)};
+    }
     kernel_.attend(work);
     if (tile.partials < 0 && segment > tile.begin) call.MergeSegment(tile, segment, part, whole);
   }
@@ -298,10 +310,9 @@ void PagedAttention::Run(Call call, const TokenLayout& layout) {
               "paged attention: queries and cache do not fit together");
   if (!call.tasks_write) WriteCache(call, layout);
   if (Plan(call, layout)) {
-    ParallelTasks(static_cast<int64_t>(tasks_.size()),
-                  [&](int64_t task) { RunTask(call, tasks_[static_cast<size_t>(task)]); });
+    ParallelTasks(static_cast<int64_t>(tasks_.size()), [&](int64_t task) { RunTask(call, static_cast<size_t>(task)); });
   } else {
-    for (const Task& task : tasks_) RunTask(call, task);
+    for (size_t task = 0; task < tasks_.size(); ++task) RunTask(call, task);
   }
   for (const Tile& tile : tiles_) {
     if (tile.partials >= 0) FinishSplitTile(call, tile);

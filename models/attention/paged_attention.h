@@ -51,7 +51,7 @@ class PagedAttention final : public AttentionBackend {
   void WriteCache(const Call& call, const TokenLayout& layout) const;
   // Fills tiles_ and tasks_; false: too little work for a second thread.
   bool Plan(const Call& call, const TokenLayout& layout);
-  void RunTask(const Call& call, const Task& task);
+  void RunTask(const Call& call, size_t number);
   void FinishSplitTile(const Call& call, const Tile& tile);
 
   KvCache& cache_;

@@ -35,6 +35,13 @@ struct SegmentWork {
   float* totals;       // [count, kSumLanes]
   float* sums;         // [count, width]
 
+  // What the thread most likely attends to next (keys null: unknown): its first tile is asked for during the last one.
+  struct {
+    const void *keys, *values;
+    const int32_t* block_table;
+    int64_t begin, end;
+  } next;
+
   void* gathered;  // room for 2 * kKeyTile * max(depth, width) elements of the cache
 };
 

@@ -90,6 +90,15 @@ struct SegmentKernel {
     return tile;
   }
 
+  static TilePointers<C> LocateNext(const SegmentWork& work) {
+    SegmentWork next = work;
+    next.keys = work.next.keys;
+    next.values = work.next.values;
+    next.block_table = work.next.block_table;
+    next.end = work.next.end;
+    return Locate(next, work.next.begin);
+  }
+
   // scores[q][lane] = <query q, key of the lane>, for kColumns vectors of keys.
   template <int kQueries, int kColumns, bool kPrefetch>
   static TRIMTAB_INLINE void Scores(const Operand* queries, int64_t depth, const C* const (&keys)[kColumns],
@@ -287,7 +296,9 @@ struct SegmentKernel {
     if (prefetch) {
       TilePointers<C> tile = Locate(work, work.begin);
       for (int64_t begin = work.begin; begin < work.end; begin += kKeyTile) {
-        const TilePointers<C> next = begin + kKeyTile < work.end ? Locate(work, begin + kKeyTile) : tile;
+        const TilePointers<C> next = begin + kKeyTile < work.end ? Locate(work, begin + kKeyTile)
+                                     : work.next.keys != nullptr ? LocateNext(work)
+                                                                 : tile;
         Rest<V::kQueries, true>(work, tile, next, begin, 0);
         tile = next;
       }
