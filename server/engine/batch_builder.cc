@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <utility>
 
 namespace trimtab {
 namespace {
@@ -25,33 +24,45 @@ int64_t FillSteering(const StepItem& item, SteeringRows::Entry* rows) {
   return item.end() - first_steered;
 }
 
+// [size] int64 with undefined contents, in the tensor's own memory if it has that size.
+int64_t* Resize(at::Tensor& tensor, int64_t size) {
+  if (!tensor.defined() || tensor.numel() != size) tensor = at::empty({size}, at::kLong);
+  return tensor.mutable_data_ptr<int64_t>();
+}
+
 }  // namespace
 
-StepBatch BuildBatch(const StepPlan& plan, int64_t block_size) {
-  StepBatch batch;
-  const int64_t num_tokens = plan.num_tokens();
-  batch.token_ids = at::empty({num_tokens}, at::kLong);
-  int64_t* ids = batch.token_ids.data_ptr<int64_t>();
-  batch.steering.entries.resize(num_tokens * kMaxSelections);
-  std::vector<SequenceSpan> spans;
-  spans.reserve(plan.items.size());
+const StepBatch& BatchBuilder::Build(const StepPlan& plan) {
+  TokenLayout& layout = batch_.layout;
+  layout.num_tokens = plan.num_tokens();
+  layout.sequences.resize(plan.items.size());
+  int64_t* ids = Resize(batch_.token_ids, layout.num_tokens);
+  int64_t* positions = Resize(layout.positions, layout.num_tokens);
+  int64_t* slots = Resize(layout.slots, layout.num_tokens);
+  batch_.logits_rows.clear();
+  batch_.steered_rows = 0;
+  batch_.steering.entries.assign(static_cast<size_t>(layout.num_tokens * kMaxSelections), {});
   int64_t row = 0;
-  for (const StepItem& item : plan.items) {
+  for (size_t i = 0; i < plan.items.size(); ++i) {
+    const StepItem& item = plan.items[i];
     const Sequence& sequence = *item.sequence;
-    SequenceSpan span;
+    SequenceSpan& span = layout.sequences[i];
+    span.begin = row;
     span.length = item.length;
     span.context = item.context;
-    const int64_t blocks = (item.end() + block_size - 1) / block_size;
+    const int64_t blocks = (item.end() + block_size_ - 1) / block_size_;
     span.block_table.assign(sequence.blocks.begin(), sequence.blocks.begin() + blocks);
-    spans.push_back(std::move(span));
-    std::copy(sequence.tokens.begin() + item.context, sequence.tokens.begin() + item.end(), ids + row);
-    for (int64_t i = item.length - item.logits_rows(); i < item.length; ++i) batch.logits_rows.push_back(row + i);
-    batch.steered_rows += FillSteering(item, batch.steering.entries.data() + row * kMaxSelections);
+    ids = std::copy(sequence.tokens.begin() + item.context, sequence.tokens.begin() + item.end(), ids);
+    for (int64_t position = item.context; position < item.end(); ++position) {
+      *positions++ = position;
+      *slots++ = sequence.blocks[static_cast<size_t>(position / block_size_)] * block_size_ + position % block_size_;
+    }
+    for (int64_t j = item.length - item.logits_rows(); j < item.length; ++j) batch_.logits_rows.push_back(row + j);
+    batch_.steered_rows += FillSteering(item, batch_.steering.entries.data() + row * kMaxSelections);
     row += item.length;
   }
-  if (batch.steered_rows == 0) batch.steering.entries.clear();
-  batch.layout = TokenLayout::Paged(std::move(spans), block_size);
-  return batch;
+  if (batch_.steered_rows == 0) batch_.steering.entries.clear();
+  return batch_;
 }
 
 }  // namespace trimtab

@@ -24,8 +24,19 @@ struct StepBatch {
   int64_t steered_rows = 0;
 };
 
-// `plan` must not be empty. Steering goes by absolute position, never by phase, so chunks and recomputation agree.
-StepBatch BuildBatch(const StepPlan& plan, int64_t block_size);
+// Keeps the memory of its batches: one of the shape of the batch before allocates nothing.
+class BatchBuilder {
+ public:
+  explicit BatchBuilder(int64_t block_size) : block_size_(block_size) {}
+
+  // `plan` must not be empty. Steering goes by absolute position, never by phase, so chunks and recomputation agree.
+  // Valid until the next call.
+  const StepBatch& Build(const StepPlan& plan);
+
+ private:
+  const int64_t block_size_;
+  StepBatch batch_;
+};
 
 }  // namespace trimtab
 

@@ -2,8 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/index_select.h>
-#include <ATen/ops/tensor.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -23,14 +21,6 @@ namespace {
 
 // Rows of logits held at a time: a score request of a long text needs one per token.
 constexpr int64_t kLogitsRows = 64;
-
-StepResult Failed(const StepPlan& plan, absl::Status status) {
-  StepResult result;
-  result.failed = true;
-  result.items.resize(plan.items.size());
-  for (StepItemResult& item : result.items) item.status = status;
-  return result;
-}
 
 absl::Status OutOfMemory() {
   return ReasonError(absl::StatusCode::kResourceExhausted, kDeviceOutOfMemory,
@@ -55,53 +45,59 @@ ModelRunner::ModelRunner(const CausalModel& model, AttentionBackend& attention, 
     : model_(model),
       attention_(attention),
       bank_(bank),
-      block_size_(block_size),
+      builder_(block_size),
+      tap_(bank),
       sampler_(model.spec().vocab_size),
       team_(num_threads > 0 ? num_threads : at::get_num_threads()) {}
 
-StepResult ModelRunner::Execute(const StepPlan& plan) {
+StepResult& ModelRunner::Execute(const StepPlan& plan) {
   std::string message;
   sampled_.clear();  // a failed step may have left some
   outcomes_.clear();
+  result_.Reset(plan.items.size());
   try {
-    return Run(plan);
+    Run(plan);
+    return result_;
   } catch (const std::bad_alloc&) {
-    return Failed(plan, OutOfMemory());
+    Fail(OutOfMemory());
+    return result_;
   } catch (const c10::Error& error) {
     message = error.what_without_backtrace();
   } catch (const std::exception& error) {
     message = error.what();
   }
   LogError("a step failed", {{"error", message}, {"sequences", absl::StrCat(plan.items.size())}});
-  if (IsOutOfMemory(message)) return Failed(plan, OutOfMemory());
-  return Failed(plan,
-                ReasonError(absl::StatusCode::kInternal, kInternal, "the model failed in this step: see the log"));
+  Fail(IsOutOfMemory(message)
+           ? OutOfMemory()
+           : ReasonError(absl::StatusCode::kInternal, kInternal, "the model failed in this step: see the log"));
+  return result_;
 }
 
-StepResult ModelRunner::Run(const StepPlan& plan) {
+void ModelRunner::Fail(const absl::Status& status) {
+  result_.Reset(result_.items.size());
+  result_.failed = true;
+  for (StepItemResult& item : result_.items) item.status = status;
+}
+
+void ModelRunner::Run(const StepPlan& plan) {
   at::NoGradGuard no_grad;
   const ScopedTeam team(&team_);
-  const StepBatch batch = BuildBatch(plan, block_size_);
-  StepResult result;
-  result.items.resize(plan.items.size());
+  const StepBatch& batch = builder_.Build(plan);
   at::Tensor hidden = model_.Embed(batch.token_ids);  // [num_tokens, hidden]
-  if (batch.steering.empty()) {
-    IdentityTap tap;
-    hidden = model_.Forward(std::move(hidden),
-                            {.layout = batch.layout, .attention = attention_, .tap = tap, .workspace = &workspace_});
-  } else {
-    SteeringTap tap(bank_, batch.steering);
-    hidden = model_.Forward(std::move(hidden),
-                            {.layout = batch.layout, .attention = attention_, .tap = tap, .workspace = &workspace_});
-    result.steering_duration = tap.duration();
-    ReadTap(plan, batch, tap, result);
-  }
-  if (!batch.logits_rows.empty()) Sample(plan, batch, hidden, result);
-  return result;
+  IdentityTap identity;
+  const bool steered = !batch.steering.empty();
+  if (steered) tap_.Begin(batch.steering);
+  hidden = model_.Forward(std::move(hidden), {.layout = batch.layout,
+                                              .attention = attention_,
+                                              .tap = steered ? static_cast<LayerTap&>(tap_) : identity,
+                                              .workspace = &workspace_});
+  if (steered) ReadTap(plan, batch);
+  if (!batch.logits_rows.empty()) Sample(plan, batch, hidden.contiguous());
 }
 
-void ModelRunner::ReadTap(const StepPlan& plan, const StepBatch& batch, const SteeringTap& tap,
-                          StepResult& result) const {
+void ModelRunner::ReadTap(const StepPlan& plan, const StepBatch& batch) {
+  result_.steering_duration = tap_.duration();
+  result_.row_dose.assign(static_cast<size_t>(batch.layout.num_tokens), 0.0f);
   int64_t row = 0;
   for (size_t i = 0; i < plan.items.size(); ++i) {
     const StepItem& item = plan.items[i];
@@ -111,11 +107,10 @@ void ModelRunner::ReadTap(const StepPlan& plan, const StepBatch& batch, const St
     // Layers that a row's entries steer, by the set of its entries.
     std::array<int64_t, 1 << kMaxSelections> layers;
     layers.fill(-1);
-    result.items[i].row_dose.resize(item.length, 0.0f);
     for (int64_t r = begin; r < row; ++r) {
-      if (tap.row_nonfinite()[r]) {
-        result.items[i].status = NonFinite();
-        ++result.nonfinite_rows;
+      if (tap_.row_nonfinite()[r]) {
+        result_.items[i].status = NonFinite();
+        ++result_.nonfinite_rows;
       }
       const SteeringRows::Entry* entries = &batch.steering.entries[r * kMaxSelections];
       size_t mask = 0;
@@ -129,16 +124,25 @@ void ModelRunner::ReadTap(const StepPlan& plan, const StepBatch& batch, const St
           });
         }
       }
-      if (count > 0) result.items[i].row_dose[r - begin] = tap.row_dose()[r] / static_cast<float>(count);
+      if (count > 0) result_.row_dose[r] = tap_.row_dose()[r] / static_cast<float>(count);
     }
   }
 }
 
-void ModelRunner::Sample(const StepPlan& plan, const StepBatch& batch, const at::Tensor& hidden, StepResult& result) {
+at::Tensor ModelRunner::Pick(const StepBatch& batch, const at::Tensor& hidden, int64_t end, int64_t count) {
+  if (count == hidden.size(0)) return hidden;  // every row needs its logits, as in a step that only decodes
+  const int64_t size = hidden.size(1);
+  const at::Tensor picked = picked_.Get(count, size, at::kFloat);
+  const float* from = hidden.const_data_ptr<float>();
+  float* to = picked.mutable_data_ptr<float>();
+  for (int64_t i = end - count; i < end; ++i) to = std::copy_n(from + batch.logits_rows[i] * size, size, to);
+  return picked;
+}
+
+void ModelRunner::Sample(const StepPlan& plan, const StepBatch& batch, const at::Tensor& hidden) {
   const int64_t num_rows = static_cast<int64_t>(batch.logits_rows.size());
   const int64_t vocab = model_.spec().vocab_size;
-  const at::Tensor rows = at::tensor(batch.logits_rows, at::kLong);  // [num_rows]
-  int64_t next = 0;                                                  // row of `rows`
+  int64_t next = 0;  // of logits_rows
   for (size_t i = 0; i < plan.items.size(); ++i) {
     const StepItem& item = plan.items[i];
     const Sequence& sequence = *item.sequence;
@@ -148,28 +152,26 @@ void ModelRunner::Sample(const StepPlan& plan, const StepBatch& batch, const at:
       row.request = &request;
       row.position = request.score ? position + 1 - request.prompt_length : sequence.output_tokens();
       row.seen = sequence.tokens;
-      outcomes_.push_back(&result.items[i]);
+      outcomes_.push_back(&result_.items[i]);
       if (static_cast<int64_t>(sampled_.size()) < kLogitsRows && next + 1 < num_rows) continue;
       const int64_t count = static_cast<int64_t>(sampled_.size());
-      // [count, vocab] float32
-      const at::Tensor logits =
-          model_.Logits(at::index_select(hidden, 0, rows.narrow(0, next + 1 - count, count)), &workspace_);
+      const at::Tensor logits = model_.Logits(Pick(batch, hidden, next + 1, count), &workspace_);  // [count, vocab]
       for (int64_t j = 0; j < count; ++j) {
-        sampled_[j].logits = absl::MakeConstSpan(logits.data_ptr<float>() + j * vocab, vocab);
+        sampled_[j].logits = absl::MakeConstSpan(logits.const_data_ptr<float>() + j * vocab, vocab);
       }
       sampler_.Run(absl::MakeSpan(sampled_));
-      for (int64_t j = 0; j < count; ++j) TakeRow(sampled_[j], *outcomes_[j], result);
+      for (int64_t j = 0; j < count; ++j) TakeRow(sampled_[j], *outcomes_[j]);
       sampled_.clear();
       outcomes_.clear();
     }
   }
 }
 
-void ModelRunner::TakeRow(LogitsRow& row, StepItemResult& outcome, StepResult& result) {
+void ModelRunner::TakeRow(LogitsRow& row, StepItemResult& outcome) {
   if (!outcome.status.ok()) return;  // its activations, or an earlier row, were not finite
   outcome.status = row.status;
   if (!row.status.ok()) {
-    ++result.nonfinite_rows;
+    ++result_.nonfinite_rows;
   } else if (row.request->score) {
     outcome.scored.push_back(std::move(row.scored));
   } else {

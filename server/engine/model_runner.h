@@ -14,6 +14,7 @@
 #include "server/engine/row_sampler.h"
 #include "server/engine/step.h"
 #include "steering/runtime/steering_bank.h"
+#include "steering/runtime/steering_tap.h"
 
 namespace trimtab {
 
@@ -27,18 +28,27 @@ class ModelRunner {
 
   // Never throws: what the device throws becomes the status of every item (DEVICE_OUT_OF_MEMORY, else INTERNAL), and
   // the runner can be used again. A request whose activations or logits are not finite ends alone, with NON_FINITE.
-  StepResult Execute(const StepPlan& plan);
+  // The result may be emptied by the caller; it is valid until the next call. A step of the shape of the one before
+  // allocates nothing beside what the model does.
+  StepResult& Execute(const StepPlan& plan);
 
  private:
-  StepResult Run(const StepPlan& plan);
-  void ReadTap(const StepPlan& plan, const StepBatch& batch, const SteeringTap& tap, StepResult& result) const;
-  void Sample(const StepPlan& plan, const StepBatch& batch, const at::Tensor& hidden, StepResult& result);
-  static void TakeRow(LogitsRow& row, StepItemResult& outcome, StepResult& result);
+  void Run(const StepPlan& plan);
+  void Fail(const absl::Status& status);
+  void ReadTap(const StepPlan& plan, const StepBatch& batch);
+  // hidden: [num_tokens, hidden] float32, contiguous.
+  void Sample(const StepPlan& plan, const StepBatch& batch, const at::Tensor& hidden);
+  // The last `count` of the first `end` rows that need logits: [count, hidden].
+  at::Tensor Pick(const StepBatch& batch, const at::Tensor& hidden, int64_t end, int64_t count);
+  void TakeRow(LogitsRow& row, StepItemResult& outcome);
 
   const CausalModel& model_;
   AttentionBackend& attention_;
   const SteeringBank& bank_;
-  const int64_t block_size_;
+  BatchBuilder builder_;
+  SteeringTap tap_;
+  StepResult result_;
+  GrowingTensor picked_;
   RowSampler sampler_;
   std::vector<LogitsRow> sampled_;         // rows of logits in the making, at most kLogitsRows
   std::vector<StepItemResult*> outcomes_;  // parallel to them

@@ -56,14 +56,13 @@ void Scheduler::AbortAll(FinishReason reason, const absl::Status& status, absl::
   while (!sequences_.empty()) End(*sequences_.begin()->second, reason, status, now);
 }
 
-StepPlan Scheduler::Plan(absl::Time now) {
+const StepPlan& Scheduler::Plan(absl::Time now) {
   EndExpired(now);
   UpdatePauses(now);
   PromoteStarved();
-  Draft draft;
-  draft.items.reserve(running_.size() + 1);
+  plan_.items.clear();
   planned_.clear();
-  draft.budget = config_.max_step_tokens;
+  Draft draft{.items = plan_.items, .budget = config_.max_step_tokens};
   PlanDecode(draft);
   BoundPrefill(draft);
   PlanPrefill(draft, now);
@@ -73,7 +72,7 @@ StepPlan Scheduler::Plan(absl::Time now) {
     if (IsDecode(*item.sequence)) planned_decode_rows_ += item.length;
     shares_.Count(item.sequence->rank, item.length);
   }
-  return StepPlan{std::move(draft.items)};
+  return plan_;
 }
 
 void Scheduler::EndExpired(absl::Time now) {

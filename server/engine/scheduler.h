@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "server/engine/engine_metrics.h"
 #include "server/engine/fair_order.h"
 #include "server/engine/kv_block_manager.h"
@@ -85,10 +86,11 @@ class Scheduler {
   void AbortAll(FinishReason reason, const absl::Status& status, absl::Time now);
 
   // Ends what is past its deadline or stalled, then chooses the next step. Empty: nothing can be done until an event
-  // from outside or NextEvent().
-  StepPlan Plan(absl::Time now);
-  // Takes the results of the plan that Plan returned last; nothing was called in between. Calls sinks.
-  void Commit(const StepPlan& plan, StepResult result, absl::Time now);
+  // from outside or NextEvent(). Valid until the next call of Plan.
+  const StepPlan& Plan(absl::Time now);
+  // Takes the results, and the tokens out of them, of the plan that Plan returned last; nothing was called in between.
+  // Calls sinks.
+  void Commit(const StepPlan& plan, StepResult&& result, absl::Time now);
 
   // When Plan has something to do without an event from outside: the next deadline or stall time-out.
   absl::Time NextEvent() const;
@@ -111,7 +113,7 @@ class Scheduler {
   using Queue = std::set<Sequence*, CameBefore>;
   // A step in the making.
   struct Draft {
-    std::vector<StepItem> items;
+    std::vector<StepItem>& items;
     int64_t budget = 0;
     int64_t decode_rows = 0, prefill_rows = 0;
     bool interactive = false;       // an interactive answer begins or goes on in this step
@@ -157,7 +159,8 @@ class Scheduler {
   void GiveBack(Sequence& sequence);
   void ComputeKeys(Sequence& sequence);
   void PublishBlocks(Sequence& sequence);
-  void CountDose(Sequence& sequence, const StepItem& item, const StepItemResult& result);
+  // row_dose: of the item's rows; empty if nothing was steered.
+  void CountDose(Sequence& sequence, const StepItem& item, absl::Span<const float> row_dose);
   void CommitToken(Sequence& sequence, OutputToken token, absl::Time now);
   // Destroys the sequence.
   void End(Sequence& sequence, FinishReason reason, absl::Status status, absl::Time now);
@@ -174,7 +177,7 @@ class Scheduler {
   TenantOrder tenants_;
   PriorityShares shares_;
   StepCost cost_;
-  // Of the plan that Plan returned last.
+  StepPlan plan_;                   // that Plan returned last
   std::vector<Sequence*> planned_;  // parallel to its items
   absl::Time planned_at_;
   int64_t planned_decode_rows_ = 0;

@@ -17,26 +17,28 @@ void Scheduler::PublishBlocks(Sequence& sequence) {
   }
 }
 
-void Scheduler::CountDose(Sequence& sequence, const StepItem& item, const StepItemResult& result) {
+void Scheduler::CountDose(Sequence& sequence, const StepItem& item, absl::Span<const float> row_dose) {
   const std::vector<PlannedSteering>& entries = sequence.request->plan.entries();
-  for (size_t row = 0; row < result.row_dose.size(); ++row) {
+  for (size_t row = 0; row < row_dose.size(); ++row) {
     const int64_t position = item.context + static_cast<int64_t>(row);
     if (position < sequence.dosed) continue;  // computed again after a preemption
     for (size_t i = 0; i < entries.size(); ++i) {
       if (entries[i].strength == 0 || position < entries[i].steer_from(sequence.request->prompt_length)) continue;
-      sequence.dose_sum[i] += result.row_dose[row];
+      sequence.dose_sum[i] += row_dose[row];
       ++sequence.dose_rows[i];
     }
   }
   sequence.dosed = std::max(sequence.dosed, item.end());
 }
 
-void Scheduler::Commit(const StepPlan& plan, StepResult result, absl::Time now) {
+void Scheduler::Commit(const StepPlan& plan, StepResult&& result, absl::Time now) {
   if (!plan.items.empty()) {
     cost_.Observe(planned_decode_rows_, plan.num_tokens() - planned_decode_rows_, now - planned_at_);
   }
+  int64_t row = 0;
   for (size_t i = 0; i < plan.items.size(); ++i) {
     const StepItem& item = plan.items[i];
+    const int64_t begin = std::exchange(row, row + item.length);
     StepItemResult& outcome = result.items[i];
     Sequence& sequence = *planned_[i];
     if (!outcome.status.ok()) {
@@ -45,7 +47,9 @@ void Scheduler::Commit(const StepPlan& plan, StepResult result, absl::Time now) 
       continue;
     }
     sequence.computed = item.end();
-    CountDose(sequence, item, outcome);
+    CountDose(sequence, item,
+              result.row_dose.empty() ? absl::Span<const float>()
+                                      : absl::MakeConstSpan(result.row_dose).subspan(begin, item.length));
     PublishBlocks(sequence);
     if (sequence.request->score) {
       if (!outcome.scored.empty() && sequence.first_token == absl::InfinitePast()) sequence.first_token = now;

@@ -39,14 +39,29 @@ struct StepItemResult {
   absl::Status status;               // not OK: the request ends with it, the others go on
   std::optional<OutputToken> token;  // when the item has a row of logits and the request samples
   std::vector<ScoredToken> scored;   // score requests: one per row of logits
-  std::vector<float> row_dose;       // per row: mean over the steered layers of |u| / |h|; empty if none is steered
 };
 
 struct StepResult {
   std::vector<StepItemResult> items;  // parallel to the plan's
-  absl::Duration steering_duration;   // spent in SteeringTap
+  // Per row of the plan, item by item: mean over its steered layers of |u| / |h|; empty if no row is steered.
+  std::vector<float> row_dose;
+  absl::Duration steering_duration;  // spent in SteeringTap
   int64_t nonfinite_rows = 0;
   bool failed = false;  // the whole step failed: every item has the same status
+
+  // As new, for `count` items; keeps its memory.
+  void Reset(size_t count) {
+    items.resize(count);
+    for (StepItemResult& item : items) {
+      item.status = absl::OkStatus();
+      item.token.reset();
+      item.scored.clear();
+    }
+    row_dose.clear();
+    steering_duration = absl::ZeroDuration();
+    nonfinite_rows = 0;
+    failed = false;
+  }
 };
 
 }  // namespace trimtab

@@ -1,16 +1,18 @@
 #include "steering/runtime/steering_bank.h"
 
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 
+#include "models/kernels/cpu/simd.h"
+
 namespace trimtab {
 
 SteeringBank::SteeringBank(int64_t num_slots, int64_t num_layers, int64_t hidden_size)
-    : table_(at::zeros({num_slots, num_layers, hidden_size}, at::kFloat)), slots_(static_cast<size_t>(num_slots)) {
+    : table_(at::empty({num_slots, num_layers, hidden_size}, at::kFloat)), slots_(static_cast<size_t>(num_slots)) {
   for (int32_t slot = 0; slot < num_slots; ++slot) {
-    slots_[slot].steered.assign(static_cast<size_t>(num_layers), false);
+    slots_[slot].squares.assign(static_cast<size_t>(num_layers), -1);
     slots_[slot].idle = idle_.insert(idle_.end(), slot);
   }
 }
@@ -36,11 +38,11 @@ std::optional<int32_t> SteeringBank::Acquire(const std::shared_ptr<const Steerin
   }
   float* row = table_.data_ptr<float>() + index * num_layers() * hidden_size();
   std::fill(row, row + num_layers() * hidden_size(), 0.0f);
-  std::fill(slot.steered.begin(), slot.steered.end(), false);
+  std::fill(slot.squares.begin(), slot.squares.end(), -1.0f);
   for (const LayerDirection& layer : spec.layers) {
-    std::transform(layer.direction.begin(), layer.direction.end(), row + layer.layer * hidden_size(),
-                   [&](float x) { return x * layer.weight; });
-    slot.steered[static_cast<size_t>(layer.layer)] = true;
+    float* scaled = row + layer.layer * hidden_size();
+    std::transform(layer.direction.begin(), layer.direction.end(), scaled, [&](float x) { return x * layer.weight; });
+    slot.squares[static_cast<size_t>(layer.layer)] = SumOfSquares(scaled, hidden_size());
   }
   slot.rule = {.relative = spec.strength_mode == StrengthMode::kRelative,
                .preserves_norm = spec.operation == Operation::kAddPreserveNorm};

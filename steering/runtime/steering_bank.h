@@ -43,7 +43,9 @@ class SteeringBank {
     bool preserves_norm = false;  // the row's norm is restored
   };
   Rule rule(int32_t slot) const { return slots_[slot].rule; }
-  bool steers(int32_t slot, int64_t layer) const { return slots_[slot].steered[static_cast<size_t>(layer)]; }
+  bool steers(int32_t slot, int64_t layer) const { return slots_[slot].squares[static_cast<size_t>(layer)] >= 0; }
+  // Sum of the squares of row(slot, layer); below 0 where the vector does not steer.
+  float squares(int32_t slot, int64_t layer) const { return slots_[slot].squares[static_cast<size_t>(layer)]; }
   int64_t num_layers() const { return table_.size(1); }
   int64_t hidden_size() const { return table_.size(2); }
   int64_t num_slots() const { return static_cast<int64_t>(slots_.size()); }
@@ -57,12 +59,12 @@ class SteeringBank {
  private:
   struct Slot {
     std::shared_ptr<const SteeringVector> vector;  // null until first used
-    std::vector<bool> steered;                     // [layers]: the vector steers there
+    std::vector<float> squares;                    // [layers], see squares()
     Rule rule;
     int64_t references = 0;
     std::list<int32_t>::iterator idle;  // place in idle_ while references == 0
   };
-  at::Tensor table_;
+  at::Tensor table_;  // its pages are touched, and so take memory, when a slot is first used
   std::vector<Slot> slots_;
   std::list<int32_t> idle_;  // unreferenced slots, least recently used first
   std::unordered_map<std::string, int32_t> by_digest_;

@@ -29,11 +29,16 @@ struct SteeringRows {
 
 // h' = (h + u) * |h| / |h + u| with u = sum of lambda_j v_j, lambda = strength * |h| (relative) or strength (absolute);
 // without the rescale when every vector of the row says Operation::kAdd. Computed in float32 whatever the activations'
-// type. `bank` and `rows` must stay as they are while the tap is in use. Serving and scoring only: the result carries
+// type. `bank` and the rows must stay as they are while the tap is in use. Serving and scoring only: the result carries
 // no gradient.
 class SteeringTap final : public LayerTap, private RowEdit {
  public:
-  SteeringTap(const SteeringBank& bank, const SteeringRows& rows);
+  // Begin comes first.
+  explicit SteeringTap(const SteeringBank& bank);
+  SteeringTap(const SteeringBank& bank, const SteeringRows& rows) : SteeringTap(bank) { Begin(rows); }
+
+  // Starts a forward pass of these rows. Keeps its memory: as many rows as before allocate nothing.
+  void Begin(const SteeringRows& rows);
 
   at::Tensor At(Site site, int64_t layer, at::Tensor hidden) override;
   bool Wants(Site site, int64_t layer) const override;
@@ -50,12 +55,13 @@ class SteeringTap final : public LayerTap, private RowEdit {
   void Steer(int64_t row, float* hidden);
 
   const SteeringBank& bank_;
-  const SteeringRows& rows_;
+  const SteeringRows* rows_ = nullptr;
   int64_t layer_ = 0;                   // that is being steered
   int64_t first_row_ = -1;              // with an entry of a strength other than 0
   int64_t active_rows_ = 0;             // how many have one
   std::vector<uint8_t> active_;         // [rows]: whether it has one
   std::vector<uint8_t> active_layers_;  // [layers]: some active entry's vector steers there
+  std::vector<uint8_t> seen_;           // [slots], scratch
   std::vector<float> row_dose_;
   std::vector<uint8_t> row_nonfinite_;
   std::chrono::steady_clock::duration first_row_time_{0};

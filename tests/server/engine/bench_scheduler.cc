@@ -57,8 +57,8 @@ void Measure(int64_t running, int64_t waiting) {
     result.items.resize(plan.items.size());
     for (size_t i = 0; i < plan.items.size(); ++i) {
       result.items[i].token = OutputToken{.token = 7, .logprob = -1};
-      if (plan.items[i].sequence->steered()) result.items[i].row_dose.assign(plan.items[i].length, 0.1f);
     }
+    result.row_dose.assign(static_cast<size_t>(plan.num_tokens()), 0.1f);
     now += absl::Milliseconds(10);
     const auto executed = std::chrono::steady_clock::now();
     scheduler.Commit(plan, std::move(result), now);

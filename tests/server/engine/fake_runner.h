@@ -106,7 +106,7 @@ class FakeRunner {
         const uint64_t before = position == 0 ? 0 : State(sequence, position - 1);
         const uint64_t state = Next(before, sequence.tokens[position], SteeringAt(sequence, position));
         State(sequence, position) = state;
-        if (sequence.steered()) outcome.row_dose.push_back(1);
+        result.row_dose.push_back(sequence.steered() ? 1 : 0);
         ++rows_computed;
         if (position < item.logits_begin) continue;
         if (sequence.request->score) {

@@ -23,7 +23,8 @@ Sequence MakeSequence(std::vector<TokenId> tokens, SteeringPlan plan, int32_t fi
 
 TEST(BatchBuilderTest, LaysItemsOutOneAfterTheOther) {
   Sequence a = MakeSequence({1, 2, 3, 4, 5, 6}, {}, 0), b = MakeSequence({7, 8, 9}, {}, 8);
-  const StepBatch batch = BuildBatch({{{&a, 4, 2, 5}, {&b, 0, 2, 2}}}, kBlockSize);
+  BatchBuilder builder(kBlockSize);
+  const StepBatch& batch = builder.Build({{{&a, 4, 2, 5}, {&b, 0, 2, 2}}});
   ASSERT_EQ(batch.token_ids.numel(), 4);
   const int64_t* ids = batch.token_ids.data_ptr<int64_t>();
   EXPECT_EQ(std::vector<int64_t>(ids, ids + 4), (std::vector<int64_t>{5, 6, 7, 8}));
@@ -33,12 +34,35 @@ TEST(BatchBuilderTest, LaysItemsOutOneAfterTheOther) {
   EXPECT_EQ(batch.layout.sequences[0].context, 4);
   EXPECT_EQ(batch.layout.sequences[0].block_table, (std::vector<int32_t>{0, 1})) << "blocks of computed positions only";
   EXPECT_EQ(batch.layout.sequences[1].block_table, (std::vector<int32_t>{8}));
+  const auto numbers = [](const at::Tensor& tensor) {
+    const int64_t* first = tensor.const_data_ptr<int64_t>();
+    return std::vector<int64_t>(first, first + tensor.numel());
+  };
+  EXPECT_EQ(numbers(batch.layout.positions), (std::vector<int64_t>{4, 5, 0, 1}));
+  EXPECT_EQ(numbers(batch.layout.slots), (std::vector<int64_t>{4, 5, 32, 33}));
+}
+
+TEST(BatchBuilderTest, ABatchHasNothingLeftOfTheOneBefore) {
+  const SteeringPlan plan = OneVector(TinyVector(1), 0.5f, ApplyTo::kAll);
+  Sequence steered = MakeSequence({1, 2, 3, 4, 5, 6}, plan, 0), plain = MakeSequence({7, 8, 9, 10}, {}, 8);
+  steered.slots[0] = 2;
+  BatchBuilder builder(kBlockSize);
+  builder.Build({{{&steered, 0, 6, 5}}});
+  const StepBatch& batch = builder.Build({{{&plain, 3, 1, 3}}});
+  EXPECT_TRUE(batch.steering.empty());
+  EXPECT_EQ(batch.steered_rows, 0);
+  EXPECT_EQ(batch.token_ids.numel(), 1);
+  EXPECT_EQ(batch.logits_rows, std::vector<int64_t>{0});
+  ASSERT_EQ(batch.layout.sequences.size(), 1);
+  EXPECT_EQ(batch.layout.sequences[0].begin, 0);
+  EXPECT_EQ(batch.layout.sequences[0].block_table, (std::vector<int32_t>{8}));
 }
 
 TEST(BatchBuilderTest, ScoreRequestsWantSeveralRowsOfLogits) {
   Sequence a = MakeSequence({1, 2, 3, 4, 5, 6}, {}, 0);
-  EXPECT_EQ(BuildBatch({{{&a, 0, 5, 2}}}, kBlockSize).logits_rows, (std::vector<int64_t>{2, 3, 4}));
-  EXPECT_EQ(BuildBatch({{{&a, 3, 2, 2}}}, kBlockSize).logits_rows, (std::vector<int64_t>{0, 1}));
+  BatchBuilder builder(kBlockSize);
+  EXPECT_EQ(builder.Build({{{&a, 0, 5, 2}}}).logits_rows, (std::vector<int64_t>{2, 3, 4}));
+  EXPECT_EQ(builder.Build({{{&a, 3, 2, 2}}}).logits_rows, (std::vector<int64_t>{0, 1}));
 }
 
 TEST(BatchBuilderTest, SteersByAbsolutePosition) {
@@ -48,7 +72,8 @@ TEST(BatchBuilderTest, SteersByAbsolutePosition) {
                      {.vector = vector, .strength = -0.25f, .apply_to = ApplyTo::kFromLastPrompt}});
   Sequence plain = MakeSequence({1, 2}, {}, 0), steered = MakeSequence({1, 2, 3, 4, 5}, plan, 4);
   steered.slots = {6, -1, 7, -1};
-  const StepBatch batch = BuildBatch({{{&plain, 0, 2, 1}, {&steered, 2, 3, 4}}}, kBlockSize);
+  BatchBuilder builder(kBlockSize);
+  const StepBatch& batch = builder.Build({{{&plain, 0, 2, 1}, {&steered, 2, 3, 4}}});
   EXPECT_EQ(batch.steered_rows, 3);
   ASSERT_EQ(batch.steering.entries.size(), 5 * kMaxSelections);
   const auto entry = [&](int64_t row, int64_t j) { return batch.steering.entries[row * kMaxSelections + j]; };
@@ -77,20 +102,21 @@ TEST(ModelRunnerTest, ReturnsTokensDosesAndNoLogitsThatNobodyNeeds) {
   Sequence plain = MakeSequence(prompt, {}, 0), steered = MakeSequence(prompt, plan, 4);
   steered.slots[0] = *bank.Acquire(plan.entries()[0].vector);
 
-  StepResult result = runner.Execute({{{&plain, 0, 7, 6}, {&steered, 0, 5, 6}}});
+  const StepResult& result = runner.Execute({{{&plain, 0, 7, 6}, {&steered, 0, 5, 6}}});
   ASSERT_EQ(result.items.size(), 2);
   EXPECT_FALSE(result.failed);
   ASSERT_TRUE(result.items[0].token);
   EXPECT_EQ(result.items[0].token->token, DenseGreedy(*model, prompt, {}, 1)[0]);
-  EXPECT_TRUE(result.items[0].row_dose.empty());
+  EXPECT_TRUE(result.row_dose.empty());
   EXPECT_FALSE(result.items[1].token) << "its prompt is not complete";
   EXPECT_EQ(result.steering_duration, absl::ZeroDuration()) << "no steered row yet";
 
-  result = runner.Execute({{{&steered, 5, 2, 6}}});
+  runner.Execute({{{&steered, 5, 2, 6}}});
+  ASSERT_EQ(result.items.size(), 1);
   EXPECT_EQ(result.items[0].token->token, DenseGreedy(*model, prompt, plan, 1)[0]);
-  ASSERT_EQ(result.items[0].row_dose.size(), 2);
-  EXPECT_EQ(result.items[0].row_dose[0], 0);
-  EXPECT_NEAR(result.items[0].row_dose[1], 0.2, 1e-3);
+  ASSERT_EQ(result.row_dose.size(), 2);
+  EXPECT_EQ(result.row_dose[0], 0);
+  EXPECT_NEAR(result.row_dose[1], 0.2, 1e-3);
   EXPECT_GT(result.steering_duration, absl::ZeroDuration());
 }
 

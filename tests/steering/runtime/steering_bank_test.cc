@@ -22,6 +22,7 @@ TEST(SteeringBankTest, HoldsDirectionTimesWeightAndZerosElsewhere) {
   for (int64_t layer = 0; layer < kLayers; ++layer) {
     const LayerDirection* direction = vector->Find(layer);
     EXPECT_EQ(bank.steers(slot, layer), direction != nullptr);
+    EXPECT_NEAR(bank.squares(slot, layer), layer == 1 ? 1 : layer == 3 ? 0.0625 : -1, 1e-6);
     for (int64_t d = 0; d < kHidden; ++d) {
       EXPECT_EQ(table[slot][layer][d], direction == nullptr ? 0 : direction->direction[d] * direction->weight);
     }

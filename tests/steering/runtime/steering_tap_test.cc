@@ -122,6 +122,38 @@ TEST_F(SteeringTapTest, SumsFirstThenRescalesOnce) {
   EXPECT_NEAR(tap.row_dose()[0], (u.norm() / h.norm()).item<double>(), 1e-5);
 }
 
+TEST_F(SteeringTapTest, AnEditThatCancelsTheRowIsStillExact) {
+  for (const bool two : {false, true}) {
+    const at::Tensor noise = Activations(1)[0];
+    const at::Tensor hidden = (-5 * Direction(0) + noise * (0.01 / noise.norm().item<float>())).unsqueeze(0);
+    SteeringRows rows = Rows(1);
+    Set(rows, 0, 0, slots_[0], two ? 0.75f : 1);
+    if (two) Set(rows, 0, 1, slots_[0], 0.25f);
+    SteeringTap tap(bank_, rows);
+    const at::Tensor out = tap.At(Site::kBlockOutput, 1, hidden)[0];
+    const at::Tensor h = hidden[0].to(at::kDouble);
+    const at::Tensor edited = h + h.norm() * Direction(0).to(at::kDouble);
+    ASSERT_LT(edited.norm().item<double>(), 0.02);
+    const at::Tensor expected = edited * (h.norm() / edited.norm());
+    EXPECT_LT((out.to(at::kDouble) - expected).norm().item<double>(), 2e-3 * h.norm().item<double>());
+    EXPECT_NEAR(out.norm().item<float>(), h.norm().item<double>(), 2e-3);
+  }
+}
+
+TEST_F(SteeringTapTest, ATapThatBeginsAgainForgetsThePassBefore) {
+  const at::Tensor hidden = Activations(2);
+  SteeringRows first = Rows(3), second = Rows(2);
+  for (int64_t row = 0; row < 3; ++row) Set(first, row, 0, slots_[row], 0.3f);
+  Set(second, 1, 2, slots_[1], -0.2f);
+  SteeringTap again(bank_), once(bank_, second);
+  again.Begin(first);
+  again.At(Site::kBlockOutput, 1, Activations(3));
+  again.Begin(second);
+  EXPECT_TRUE(at::equal(again.At(Site::kBlockOutput, 1, hidden), once.At(Site::kBlockOutput, 1, hidden)));
+  EXPECT_EQ(again.row_dose(), once.row_dose());
+  EXPECT_EQ(again.row_nonfinite(), once.row_nonfinite());
+}
+
 TEST_F(SteeringTapTest, AbsoluteAddLeavesTheNormToTheEdit) {
   const at::Tensor hidden = Activations(1);
   SteeringRows rows = Rows(1);
