@@ -3,10 +3,7 @@
 #include <ATen/Parallel.h>
 #include <google/protobuf/descriptor.h>
 
-#include <algorithm>
-#include <atomic>
 #include <iterator>
-#include <map>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -14,20 +11,20 @@
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "models/loaded_model.h"
+#include "absl/synchronization/mutex.h"
 #include "server/app_metrics.h"
+#include "server/base/available_memory.h"
 #include "server/base/clock.h"
-#include "server/base/error.h"
 #include "server/base/log.h"
 #include "server/base/resource_name.h"
 #include "server/base/status_macros.h"
 #include "server/drift_runner.h"
 #include "server/drift_suites.h"
-#include "server/engine/engine.h"
-#include "server/engine_model.h"
 #include "server/fit_runner.h"
 #include "server/jobs/device_gate.h"
 #include "server/jobs/job_manager.h"
+#include "server/model_host.h"
+#include "server/model_jobs.h"
 #include "server/objective_publisher.h"
 #include "server/registry/sqlite_registry.h"
 #include "server/rpc/drift_service.h"
@@ -54,36 +51,8 @@ absl::Status Annotate(const absl::Status& status, const std::string& part) {
   return annotated;
 }
 
-LoadOptions::Precision PrecisionOf(const std::string& name) {
-  if (name == "float32") return LoadOptions::Precision::kFloat32;
-  if (name == "bfloat16") return LoadOptions::Precision::kBFloat16;
-  if (name == "file") return LoadOptions::Precision::kFile;
-  return LoadOptions::Precision::kAuto;
-}
-
-EngineConfig EngineConfigOf(const ServerConfig& config) {
-  EngineConfig engine;
-  engine.kv_cache_bytes = config.kv_cache_mib << 20;
-  engine.max_running_requests = config.max_running_requests;
-  engine.max_waiting_requests = config.max_waiting_requests;
-  engine.max_step_tokens = config.max_step_tokens;
-  engine.max_step_time = config.max_step_time;
-  engine.max_waiting_per_tenant = config.max_waiting_per_tenant;
-  engine.max_running_per_tenant = config.max_running_per_tenant;
-  engine.max_context = config.max_context;
-  engine.prefix_caching = config.prefix_caching;
-  engine.num_threads = config.engine_threads;
-  return engine;
-}
-
 // What health checks call a model.
 std::string HealthName(const std::string& model) { return absl::StrCat(kServices[0], "/", ModelName(model)); }
-
-// Tokens that prompt and answer may have together.
-int64_t ContextLength(const ServerConfig& config, const LoadedModel& model) {
-  const int64_t own = model.model->spec().context_length;
-  return config.max_context > 0 ? std::min(own, config.max_context) : own;
-}
 
 }  // namespace
 
@@ -104,8 +73,8 @@ class App::Impl {
   absl::Status LoadModels();
   absl::Status StartJobs();
   absl::Status StartServices();
-  // A model's engine has stopped: load balancers shall look elsewhere.
-  void SetUnhealthy(const std::string& model);
+  // What load balancers are told of a model.
+  void SetHealth(const std::string& model, bool serving) ABSL_LOCKS_EXCLUDED(health_mutex_);
 
   const ServerConfig config_;
   const RealClock clock_;
@@ -116,14 +85,13 @@ class App::Impl {
   std::unique_ptr<PageTokenCodec> page_tokens_;
   std::unique_ptr<DriftSuites> suites_;
   MethodRegistry methods_;
-  std::map<std::string, std::shared_ptr<const LoadedModel>, std::less<>> loaded_;
-  std::vector<std::unique_ptr<Engine>> engines_;
-  ModelDirectory models_;
   std::unique_ptr<ObjectivePublisher> publisher_;
+  std::unique_ptr<ModelHost> host_;
   std::unique_ptr<DeviceGate> gate_;
   std::unique_ptr<JobManager> jobs_;
   std::unique_ptr<DriftRunner> drift_;
   std::unique_ptr<FitRunner> fit_;
+  std::unique_ptr<ModelJobs> model_jobs_;
   std::unique_ptr<Executor> prep_, egress_, storage_;
   CallEnvironment environment_;
   std::unique_ptr<GenerationServiceImpl> generation_;
@@ -132,7 +100,8 @@ class App::Impl {
   std::unique_ptr<DriftServiceImpl> drift_service_;
   std::unique_ptr<OperationsServiceImpl> operations_;
   std::unique_ptr<GrpcServer> server_;
-  std::atomic<GrpcServer*> serving_ = nullptr;  // between start and drain
+  absl::Mutex health_mutex_;
+  GrpcServer* health_ ABSL_GUARDED_BY(health_mutex_) = nullptr;  // while there is one to tell
   bool drained_ = false;
 };
 
@@ -178,25 +147,19 @@ absl::Status App::Impl::OpenRegistry() {
 }
 
 absl::Status App::Impl::LoadModels() {
+  host_ = std::make_unique<ModelHost>(
+      ModelHost::Parts{.config = config_,
+                       .clock = clock_,
+                       .metrics = metrics_,
+                       .publisher = *publisher_,
+                       .drift_suites = suites_->names(),
+                       .available_memory = [] { return AvailableMemory(); },
+                       .on_health = [this](const std::string& id, bool serving) { SetHealth(id, serving); }});
   for (const std::string& text : config_.models) {
     const ModelSource source = ParseModelSource(text);
-    const absl::Time start = clock_.Now();
-    absl::StatusOr<std::shared_ptr<const LoadedModel>> model =
-        LoadModel(source.id, source.path, {.precision = PrecisionOf(config_.precision)});
-    if (!model.ok()) return Annotate(model.status(), absl::StrCat("model ", source.path));
-    const EngineConfig engine_config = EngineConfigOf(config_);
-    const int64_t context_length = ContextLength(config_, **model);
-    absl::StatusOr<std::unique_ptr<Engine>> engine =
-        Engine::Create(*model, engine_config, clock_, &metrics_.AddModel(**model, engine_config, context_length));
-    if (!engine.ok()) return Annotate(engine.status(), absl::StrCat("engine of ", source.id));
-    engines_.push_back(*std::move(engine));
-    models_.Add(std::make_shared<EngineModel>(*model, *engines_.back(), context_length, suites_->names(), clock_.Now(),
-                                              [this, id = source.id] { SetUnhealthy(id); }));
-    loaded_[source.id] = *std::move(model);
-    TRIMTAB_RETURN_IF_ERROR(publisher_->PublishAll(ModelName(source.id)));
-    LogInfo("model loaded", {{"model", source.id},
-                             {"fingerprint", loaded_[source.id]->fingerprint},
-                             {"seconds", absl::StrFormat("%.2f", absl::ToDoubleSeconds(clock_.Now() - start))}});
+    const absl::Status status =
+        host_->Load(host_->PlanConfigured(source), /*admit=*/false, [](JobPhase) { return absl::OkStatus(); }).status();
+    if (!status.ok()) return Annotate(status, absl::StrCat("model ", source.path));
   }
   return absl::OkStatus();
 }
@@ -212,15 +175,11 @@ absl::Status App::Impl::StartJobs() {
                                                               if (threads > 0) at::set_num_threads(threads);
                                                             }},
                                        clock_, &metrics_.metrics());
-  gate_ = std::make_unique<DeviceGate>(
-      [this] {
-        return std::all_of(engines_.begin(), engines_.end(), [](const auto& engine) { return engine->idle(); });
-      },
-      DeviceGateConfig(), clock_);
+  gate_ = std::make_unique<DeviceGate>([this] { return host_->idle(); }, DeviceGateConfig(), clock_);
   jobs_->set_gate([this] { gate_->Pass(); });
   const auto on_drift = [this](const v1::DriftReport& report) { metrics_.OnDrift(report); };
   drift_ = std::make_unique<DriftRunner>(DriftRunner::Parts{
-      .models = models_,
+      .models = host_->directory(),
       .vectors = vectors_,
       .suites = *suites_,
       .registry = *registry_,
@@ -236,14 +195,18 @@ absl::Status App::Impl::StartJobs() {
                        .drift = *drift_,
                        .jobs = *jobs_,
                        .clock = clock_,
-                       .find_model = [this](std::string_view id) -> absl::StatusOr<std::shared_ptr<const LoadedModel>> {
-                         const auto found = loaded_.find(id);
-                         if (found == loaded_.end()) return NotFoundError(kModelNotFound, "model", ModelName(id));
-                         return found->second;
-                       },
+                       .find_model = [this](std::string_view id) { return host_->FindLoaded(id); },
                        .on_drift = on_drift});
   jobs_->Register(std::string(kFitJob), fit_->Runner());
   jobs_->Register(std::string(kDriftJob), drift_->Runner());
+  model_jobs_ = std::make_unique<ModelJobs>(ModelJobs::Parts{.registry = *registry_,
+                                                             .host = *host_,
+                                                             .publisher = *publisher_,
+                                                             .jobs = *jobs_,
+                                                             .clock = clock_,
+                                                             .drain_timeout = config_.drain_timeout});
+  model_jobs_->Register();
+  TRIMTAB_RETURN_IF_ERROR(model_jobs_->Restore());
   return jobs_->Start();
 }
 
@@ -251,7 +214,7 @@ absl::Status App::Impl::StartServices() {
   prep_ = std::make_unique<Executor>(2, kMaxWaitingCalls);
   egress_ = std::make_unique<Executor>(1, kMaxWaitingCalls);
   storage_ = std::make_unique<Executor>(2, kMaxWaitingCalls);
-  environment_.models = &models_;
+  environment_.models = &host_->directory();
   environment_.vectors = &vectors_;
   environment_.clock = &clock_;
   environment_.prep = prep_.get();
@@ -259,36 +222,39 @@ absl::Status App::Impl::StartServices() {
   environment_.metrics = &metrics_;
   environment_.id_prefix = absl::StrFormat("%08x", absl::Uniform<uint32_t>(absl::BitGen()));
   generation_ = std::make_unique<GenerationServiceImpl>(environment_);
-  model_service_ = std::make_unique<ModelServiceImpl>(models_, *page_tokens_);
+  model_service_ = std::make_unique<ModelServiceImpl>(
+      ModelServiceImpl::Parts{host_->directory(), *host_, *registry_, *jobs_, *page_tokens_, *storage_, clock_});
   objectives_ = std::make_unique<ObjectiveServiceImpl>(ObjectiveServiceImpl::Parts{
-      models_, methods_, *registry_, *jobs_, *publisher_, *page_tokens_, *storage_, clock_});
+      host_->directory(), methods_, *registry_, *jobs_, *publisher_, *page_tokens_, *storage_, clock_});
   drift_service_ = std::make_unique<DriftServiceImpl>(
-      DriftServiceImpl::Parts{models_, vectors_, *registry_, *jobs_, *page_tokens_, *storage_, clock_});
+      DriftServiceImpl::Parts{host_->directory(), vectors_, *registry_, *jobs_, *page_tokens_, *storage_, clock_});
   operations_ = std::make_unique<OperationsServiceImpl>(
       OperationsServiceImpl::Parts{*registry_, *jobs_, *page_tokens_, *storage_, clock_});
   std::vector<std::string> health(std::begin(kServices), std::end(kServices));
-  for (const auto& [id, model] : models_.models()) {
-    health.push_back(HealthName(id));
-  }
   TRIMTAB_ASSIGN_OR_RETURN(server_, GrpcServer::Start({.address = config_.address, .reflection = config_.reflection},
                                                       {generation_.get(), model_service_.get(), objectives_.get(),
                                                        drift_service_.get(), operations_.get()},
                                                       std::move(health), &metrics_.metrics().grpc(), clock_));
   server_->SetAllServing(true);
-  serving_ = server_.get();
+  {
+    absl::MutexLock lock(&health_mutex_);
+    health_ = server_.get();
+  }
+  // Those that were loaded before there was anybody to tell. One that begins to leave right now is told of again.
+  const std::shared_ptr<const ModelDirectory::Entries> models = host_->directory().snapshot();
+  for (const auto& [id, entry] : *models) SetHealth(id, entry.model != nullptr);
   return absl::OkStatus();
 }
 
-void App::Impl::SetUnhealthy(const std::string& model) {
-  GrpcServer* const server = serving_;
-  if (server != nullptr) server->SetServing(HealthName(model), false);
+void App::Impl::SetHealth(const std::string& model, bool serving) {
+  absl::MutexLock lock(&health_mutex_);
+  if (health_ != nullptr) health_->SetServing(HealthName(model), serving);
 }
 
 void App::Impl::Drain() {
   if (std::exchange(drained_, true)) return;
   if (server_ != nullptr) {
-    serving_ = nullptr;
-    server_->SetAllServing(false);
+    server_->StopServing();
     metrics_.metrics().SetDraining(true);
     LogInfo("draining");
     absl::SleepFor(config_.drain_delay);
@@ -298,12 +264,12 @@ void App::Impl::Drain() {
     if (jobs_ != nullptr) jobs_->Shutdown();
   });
   const absl::Time deadline = clock_.Now() + config_.drain_timeout;
-  std::vector<std::thread> engines;
-  for (const std::unique_ptr<Engine>& engine : engines_) {
-    engines.emplace_back([&engine, deadline] { engine->Drain(deadline); });
-  }
-  for (std::thread& engine : engines) engine.join();
+  if (host_ != nullptr) host_->DrainAll(deadline);
   jobs.join();
+  {
+    absl::MutexLock lock(&health_mutex_);
+    health_ = nullptr;
+  }
   if (server_ != nullptr) server_->Shutdown(clock_.Now() + config_.shutdown_timeout);
 }
 

@@ -28,31 +28,38 @@ AppMetrics::AppMetrics(const ServerConfig& config, const VectorStore& vectors, c
                 .max_vectors = static_cast<int>(config.metrics_objectives)},
                clock) {}
 
-ModelMetrics& AppMetrics::AddModel(const LoadedModel& model, const EngineConfig& engine, int64_t context_length) {
+std::shared_ptr<ModelMetrics> AppMetrics::AddModel(const LoadedModel& model, const EngineConfig& engine,
+                                                   int64_t context_length) {
   const int64_t element = static_cast<int64_t>(c10::elementSize(model.model->dtype()));
   const int64_t block_bytes = engine.block_size * model.model->spec().kv_bytes_per_token(element);
-  ModelMetrics& metrics = metrics_.AddModel({.id = model.id,
-                                             .sha256 = model.fingerprint,
-                                             .quantization = model.quantization,
-                                             .max_running_requests = engine.max_running_requests,
-                                             .block_size = engine.block_size,
-                                             .num_blocks = engine.kv_cache_bytes / block_bytes,
-                                             .context_length = context_length});
+  std::shared_ptr<ModelMetrics> metrics = metrics_.AddModel({.id = model.id,
+                                                             .sha256 = model.fingerprint,
+                                                             .quantization = model.quantization,
+                                                             .max_running_requests = engine.max_running_requests,
+                                                             .block_size = engine.block_size,
+                                                             .num_blocks = engine.kv_cache_bytes / block_bytes,
+                                                             .context_length = context_length});
   absl::MutexLock lock(&mutex_);
-  models_[model.id] = {.metrics = &metrics, .fingerprint = model.fingerprint};
+  models_[model.id] = {.metrics = metrics, .fingerprint = model.fingerprint};
   return metrics;
 }
 
-const AppMetrics::Model* AppMetrics::Find(const std::string& id) const {
+void AppMetrics::RemoveModel(const std::string& id) {
+  absl::MutexLock lock(&mutex_);
+  models_.erase(id);
+}
+
+std::optional<AppMetrics::Model> AppMetrics::Find(const std::string& id) const {
   absl::MutexLock lock(&mutex_);
   const auto found = models_.find(id);
-  return found == models_.end() ? nullptr : &found->second;
+  if (found == models_.end()) return std::nullopt;
+  return found->second;
 }
 
 void AppMetrics::OnSteered(const std::string& objective, int64_t tokens) {
   const std::optional<ObjectiveId> id = ParseObjectiveName(objective);
-  const Model* const model = id ? Find(id->model) : nullptr;
-  if (model != nullptr) model->metrics->OnVectorUse(id->objective, tokens);
+  const std::optional<Model> model = id ? Find(id->model) : std::nullopt;
+  if (model) model->metrics->OnVectorUse(id->objective, tokens);
 }
 
 VectorCounts AppMetrics::Count(const std::string& model, const std::string& fingerprint) const {
@@ -76,8 +83,8 @@ VectorCounts AppMetrics::Count(const std::string& model, const std::string& fing
 
 void AppMetrics::OnPublished(const std::string& name, const ServedObjective* objective, double effect) {
   const std::optional<ObjectiveId> id = ParseObjectiveName(name);
-  const Model* const model = id ? Find(id->model) : nullptr;
-  if (model == nullptr) return;
+  const std::optional<Model> model = id ? Find(id->model) : std::nullopt;
+  if (!model) return;
   const SteeringVector* active = nullptr;
   if (objective != nullptr) {
     const auto found = objective->revisions.find(objective->active_revision);
@@ -95,8 +102,8 @@ void AppMetrics::OnPublished(const std::string& name, const ServedObjective* obj
 
 void AppMetrics::OnDrift(const v1::DriftReport& report) {
   const std::optional<DriftReportId> id = ParseDriftReportName(report.name());
-  const Model* const model = id ? Find(id->model) : nullptr;
-  if (model == nullptr) return;
+  const std::optional<Model> model = id ? Find(id->model) : std::nullopt;
+  if (!model) return;
   model->metrics->OnDriftReport(Label(id->model, report.steering()), report.suite(),
                                 {.baseline_accuracy = report.baseline_accuracy(),
                                  .accuracy = report.accuracy(),
@@ -110,8 +117,8 @@ void AppMetrics::OnDrift(const v1::DriftReport& report) {
 
 void AppMetrics::OnDriftError(const v1::EvaluateDriftRequest& request) {
   const std::optional<std::string> id = ParseModelName(request.parent());
-  const Model* const model = id ? Find(*id) : nullptr;
-  if (model != nullptr) model->metrics->OnDriftError(Label(*id, request.steering()), request.suite());
+  const std::optional<Model> model = id ? Find(*id) : std::nullopt;
+  if (model) model->metrics->OnDriftError(Label(*id, request.steering()), request.suite());
 }
 
 }  // namespace trimtab

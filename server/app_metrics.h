@@ -4,6 +4,8 @@
 #define TRIMTAB_SERVER_APP_METRICS_H_
 
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -25,8 +27,10 @@ class AppMetrics final : public CallMetrics {
   AppMetrics(const ServerConfig& config, const VectorStore& vectors, const Clock& clock);
 
   Metrics& metrics() { return metrics_; }
-  // Before the model's engine is made.
-  ModelMetrics& AddModel(const LoadedModel& model, const EngineConfig& engine, int64_t context_length);
+  // Before the model's engine is made, which must let the metrics go before a model of the same id is added again.
+  std::shared_ptr<ModelMetrics> AddModel(const LoadedModel& model, const EngineConfig& engine, int64_t context_length);
+  // Nothing more is told of the model.
+  void RemoveModel(const std::string& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void OnRejected(const absl::Status& error) override { metrics_.OnRequestRejected(error); }
   void AddQueuedTokens(int64_t tokens) override { metrics_.AddStreamQueueDepth(tokens); }
@@ -39,18 +43,18 @@ class AppMetrics final : public CallMetrics {
 
  private:
   struct Model {
-    ModelMetrics* metrics = nullptr;
+    std::shared_ptr<ModelMetrics> metrics;
     std::string fingerprint;
   };
 
-  // Null for a model that is not loaded.
-  const Model* Find(const std::string& id) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Nullopt for a model that is not loaded.
+  std::optional<Model> Find(const std::string& id) const ABSL_LOCKS_EXCLUDED(mutex_);
   VectorCounts Count(const std::string& model, const std::string& fingerprint) const;
 
   const VectorStore& vectors_;
   Metrics metrics_;
   mutable absl::Mutex mutex_;
-  std::map<std::string, Model> models_ ABSL_GUARDED_BY(mutex_);  // by id; entries never go
+  std::map<std::string, Model> models_ ABSL_GUARDED_BY(mutex_);  // by id
 };
 
 }  // namespace trimtab

@@ -15,6 +15,8 @@ struct ServerConfig {
   std::string version = "unknown", revision = "unknown";  // of the build
   // "id=path" or "path" (the id is made from its last part): a Hugging Face folder or a GGUF file each.
   std::vector<std::string> models;
+  // Folder below which clients may load models at run time; empty: none.
+  std::string model_root;
   std::string precision = "auto";  // of weights: auto, float32, bfloat16 or file (LoadOptions::Precision)
   std::string address = "127.0.0.1:50051";
   std::string metrics_address = "127.0.0.1:9464";  // empty: no metrics

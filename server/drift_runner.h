@@ -13,7 +13,7 @@
 #include "server/drift_suites.h"
 #include "server/jobs/job_manager.h"
 #include "server/registry/registry.h"
-#include "server/rpc/served_model.h"
+#include "server/rpc/model_directory.h"
 #include "steering/steering_plan.h"
 #include "steering/vector_store.h"
 #include "trimtab/v1/drift.pb.h"

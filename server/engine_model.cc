@@ -38,8 +38,8 @@ int64_t ParameterCount(const ModelSpec& spec) {
 
 EngineModel::EngineModel(std::shared_ptr<const LoadedModel> model, Engine& engine, int64_t context_length,
                          std::vector<std::string> drift_suites, absl::Time load_time,
-                         std::function<void()> on_unhealthy)
-    : model_(std::move(model)), engine_(engine), on_unhealthy_(std::move(on_unhealthy)) {
+                         std::function<void()> on_unhealthy, const v1::Model& more)
+    : model_(std::move(model)), engine_(engine), on_unhealthy_(std::move(on_unhealthy)), description_(more) {
   const ModelSpec& spec = model_->model->spec();
   description_.set_name(ModelName(model_->id));
   description_.set_display_name(model_->display_name);

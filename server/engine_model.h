@@ -20,10 +20,10 @@ namespace trimtab {
 class EngineModel final : public ServedModel {
  public:
   // `engine` must outlive it. `on_unhealthy` (may be null) is called whenever the engine refuses a request because it
-  // has stopped after a fault.
+  // has stopped after a fault. `more`: what its maker knows of it, to be shown with it.
   EngineModel(std::shared_ptr<const LoadedModel> model, Engine& engine, int64_t context_length,
-              std::vector<std::string> drift_suites, absl::Time load_time,
-              std::function<void()> on_unhealthy = nullptr);
+              std::vector<std::string> drift_suites, absl::Time load_time, std::function<void()> on_unhealthy = nullptr,
+              const v1::Model& more = {});
 
   const std::string& id() const override { return model_->id; }
   const std::string& fingerprint() const override { return model_->fingerprint; }

@@ -26,6 +26,8 @@
 ABSL_FLAG(std::vector<std::string>, model, {},
           "models to serve, comma-separated: a GGUF file or Hugging Face folder "
           "each, as path or id=path");
+ABSL_FLAG(std::string, model_root, "",
+          "folder below which clients may load further models while the server runs (LoadModel); empty: they may not");
 ABSL_FLAG(std::string, precision, "auto",
           "how weights are kept: float32, bfloat16, file (quantised files in their own 4 or 8 bits), or auto: file "
           "where the processor and the file allow it, else what the processor is fast at");
@@ -74,6 +76,7 @@ ServerConfig ConfigFromFlags() {
   config.version = kVersion;
   config.revision = kBuildRevision;
   config.models = absl::GetFlag(FLAGS_model);
+  config.model_root = absl::GetFlag(FLAGS_model_root);
   config.precision = absl::GetFlag(FLAGS_precision);
   config.address = absl::GetFlag(FLAGS_address);
   config.metrics_address = absl::GetFlag(FLAGS_metrics_address);

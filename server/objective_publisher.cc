@@ -83,6 +83,14 @@ absl::Status ObjectivePublisher::Publish(std::string_view objective) {
   return PublishRecord(*record);
 }
 
+void ObjectivePublisher::Withdraw(std::string_view model) {
+  const std::string folder = std::string(model) + "/";
+  absl::MutexLock lock(&mutex_);
+  for (const std::shared_ptr<const ServedObjective>& objective : vectors_.List()) {
+    if (objective->name.starts_with(folder)) vectors_.Remove(objective->name);
+  }
+}
+
 absl::Status ObjectivePublisher::PublishAll(std::string_view model) {
   absl::MutexLock lock(&mutex_);
   for (std::string after;;) {

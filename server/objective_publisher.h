@@ -35,6 +35,8 @@ class ObjectivePublisher {
   absl::Status Publish(std::string_view objective) ABSL_LOCKS_EXCLUDED(mutex_);
   // All objectives of a model (models/{m}).
   absl::Status PublishAll(std::string_view model) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Takes all objectives of a model out of the store: the model is served no more. The registry keeps them.
+  void Withdraw(std::string_view model) ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   absl::StatusOr<std::shared_ptr<const SteeringVector>> LoadVector(const ServedObjective* before,

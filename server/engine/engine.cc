@@ -35,10 +35,6 @@ namespace {
 // So many steps in a row that fail as a whole: something is broken that retrying does not mend.
 constexpr int kUnhealthyAfter = 8;
 
-absl::Status ShuttingDown() {
-  return ReasonError(absl::StatusCode::kUnavailable, kShuttingDown, "the server is shutting down");
-}
-
 absl::Status AbortStatus(FinishReason reason) {
   switch (reason) {
     case FinishReason::kCancelled:
@@ -108,7 +104,8 @@ class Engine::Impl final : private SchedulerEvents {
   ~Impl() override {
     {
       absl::MutexLock lock(&mutex_);
-      draining_ = stopping_ = true;
+      if (draining_.ok()) draining_ = ShuttingDown();
+      stopping_ = true;
     }
     thread_.join();
   }
@@ -117,7 +114,7 @@ class Engine::Impl final : private SchedulerEvents {
     TRIMTAB_RETURN_IF_ERROR(CheckRequest(*request, spec_, limits_));
     if (request->deadline <= clock_.Now()) return AbortStatus(FinishReason::kDeadline);
     absl::MutexLock lock(&mutex_);
-    if (draining_) return ShuttingDown();
+    if (!draining_.ok()) return draining_;
     if (!stats_.healthy) {
       return ReasonError(absl::StatusCode::kUnavailable, kEngineUnhealthy, "the engine's steps keep failing");
     }
@@ -155,12 +152,12 @@ class Engine::Impl final : private SchedulerEvents {
     woken_ = true;
   }
 
-  void Drain(absl::Time deadline) {
+  void Drain(absl::Time deadline, const absl::Status& why) {
     absl::MutexLock lock(&mutex_);
-    draining_ = true;
+    if (draining_.ok()) draining_ = why;
     const absl::Condition ended(this, &Impl::AllEnded);
     if (mutex_.AwaitWithTimeout(ended, deadline - clock_.Now())) return;
-    inbox_.emplace_back(AbortAllMessage{});
+    inbox_.emplace_back(AbortAllMessage{draining_});
     mutex_.Await(ended);
   }
 
@@ -180,7 +177,9 @@ class Engine::Impl final : private SchedulerEvents {
     std::string id;
     FinishReason reason;
   };
-  struct AbortAllMessage {};
+  struct AbortAllMessage {
+    absl::Status why;
+  };
   using Message = std::variant<std::unique_ptr<Request>, AbortMessage, AbortAllMessage>;
   // A request between Submit and its end.
   struct Live {
@@ -252,7 +251,7 @@ class Engine::Impl final : private SchedulerEvents {
       } else if (const auto* abort = std::get_if<AbortMessage>(&message)) {
         scheduler_.Abort(abort->id, abort->reason, AbortStatus(abort->reason), now);
       } else {
-        scheduler_.AbortAll(FinishReason::kCancelled, ShuttingDown(), now);
+        scheduler_.AbortAll(FinishReason::kCancelled, std::get<AbortAllMessage>(message).why, now);
       }
     }
     return !stopping;
@@ -346,8 +345,8 @@ class Engine::Impl final : private SchedulerEvents {
   int64_t waiting_requests_ ABSL_GUARDED_BY(mutex_) = 0;
   std::unordered_map<std::string, int64_t> waiting_of_tenants_ ABSL_GUARDED_BY(mutex_);  // those with any
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
-  bool settled_ ABSL_GUARDED_BY(mutex_) = true;  // the scheduler was empty when it last showed its state
-  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  bool settled_ ABSL_GUARDED_BY(mutex_) = true;    // the scheduler was empty when it last showed its state
+  absl::Status draining_ ABSL_GUARDED_BY(mutex_);  // why; OK while requests are taken
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   EngineStats stats_ ABSL_GUARDED_BY(mutex_);
 
@@ -385,15 +384,17 @@ Engine::Engine(std::shared_ptr<const LoadedModel> model, std::unique_ptr<Impl> i
 
 Engine::~Engine() = default;
 
-absl::Status Engine::Submit(std::unique_ptr<Request> request) {
-  return impl_->Submit(std::move(request));
-}
+absl::Status Engine::Submit(std::unique_ptr<Request> request) { return impl_->Submit(std::move(request)); }
 
 void Engine::Abort(const std::string& id, FinishReason reason) { impl_->Abort(id, reason); }
 
 void Engine::Resume(const std::string& /*id*/) { impl_->Wake(); }
 
-void Engine::Drain(absl::Time deadline) { impl_->Drain(deadline); }
+void Engine::Drain(absl::Time deadline, const absl::Status& why) { impl_->Drain(deadline, why); }
+
+absl::Status Engine::ShuttingDown() {
+  return ReasonError(absl::StatusCode::kUnavailable, kShuttingDown, "the server is shutting down");
+}
 
 bool Engine::idle() const { return impl_->idle(); }
 

@@ -70,8 +70,11 @@ class Engine final : public Scorer {
 
   absl::StatusOr<std::vector<ScoreOutcome>> Score(std::vector<ScoreItem> items) override;
 
-  // Refuses new requests; returns when those in flight have ended, or aborts them at `deadline`. Idempotent.
-  void Drain(absl::Time deadline);
+  // Refuses new requests; returns when those in flight have ended, or aborts them at `deadline`. Both kinds are told
+  // `why` (UNAVAILABLE). Idempotent: the first reason stays.
+  void Drain(absl::Time deadline, const absl::Status& why = ShuttingDown());
+  // SHUTTING_DOWN.
+  static absl::Status ShuttingDown();
   // True when nothing interactive is running or waiting: background work may go on at full speed. Cheap; for
   // DeviceGate.
   bool idle() const;

@@ -35,6 +35,8 @@ constexpr struct {
     {kFingerprintMismatch, "unusable_vector"},
     {kStrengthOutOfRange, "invalid"},
     {kEngineUnhealthy, "unhealthy"},
+    {kModelNotFound, "unknown_model"},
+    {kModelNotReady, "unknown_model"},
 };
 constexpr char kOtherRejection[] = "other";
 
@@ -94,15 +96,13 @@ Metrics::Metrics(const MetricsConfig& config, const Clock& clock)
   }
   families_.build_info.Add({{"version", config.version}, {"revision", config.revision}}).Set(1);
   absl::MutexLock lock(&mutex_);
-  for (const std::string_view kind : {"fit", "drift"}) Job(kind);
+  for (const std::string_view kind : {"fit", "drift", "load", "unload"}) Job(kind);
 }
 
 Metrics::~Metrics() = default;
 
-ModelMetrics& Metrics::AddModel(const ModelDescription& model) {
-  absl::MutexLock lock(&mutex_);
-  models_.push_back(std::make_unique<ModelMetrics>(families_, clock_, model, config_.max_vectors, config_.vector_idle));
-  return *models_.back();
+std::shared_ptr<ModelMetrics> Metrics::AddModel(const ModelDescription& model) {
+  return std::make_shared<ModelMetrics>(families_, clock_, model, config_.max_vectors, config_.vector_idle);
 }
 
 Metrics::JobSeries& Metrics::Job(std::string_view kind) {

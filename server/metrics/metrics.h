@@ -37,8 +37,9 @@ class Metrics final : public JobMetrics, public RegistryObserver {
   Metrics(const MetricsConfig& config, const Clock& clock);
   ~Metrics() override;
 
-  // The metrics of a model that was loaded; they live as long as this object.
-  ModelMetrics& AddModel(const ModelDescription& model);
+  // The metrics of a model that was loaded. Their series end when the last holder lets them go, which must be before
+  // this object does and before a model of the same id is added.
+  std::shared_ptr<ModelMetrics> AddModel(const ModelDescription& model);
   GrpcMetrics& grpc() { return grpc_; }
 
   void OnJobCounts(std::string_view kind, int64_t queued, int64_t running) override;
@@ -86,7 +87,6 @@ class Metrics final : public JobMetrics, public RegistryObserver {
   prometheus::Gauge &revision_, &draining_, &queue_depth_;
 
   absl::Mutex mutex_;
-  std::vector<std::unique_ptr<ModelMetrics>> models_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, JobSeries, std::less<>> jobs_ ABSL_GUARDED_BY(mutex_);  // by kind
 
   const std::shared_ptr<Collector> collector_;

@@ -48,67 +48,74 @@ std::string DriftKey(const std::string& objective, const std::string& suite) { r
 
 }  // namespace
 
-ModelMetrics::Steered::Steered(const Families& families, const Labels& model, bool steered)
-    : generation_tokens(families.generation_tokens.Add(With(model, "steered", steered ? "true" : "false"))),
-      first_token(
-          families.time_to_first_token.Add(With(model, "steered", steered ? "true" : "false"), FirstTokenBuckets())),
-      token_gap(
-          families.inter_token_latency.Add(With(model, "steered", steered ? "true" : "false"), TokenGapBuckets())),
-      time_per_token(
-          families.time_per_output_token.Add(With(model, "steered", steered ? "true" : "false"), TokenGapBuckets())) {}
+ModelMetrics::Steered::Steered(ModelMetrics& owner, bool steered)
+    : generation_tokens(
+          owner.Own(owner.families_.generation_tokens, With(owner.model_, "steered", steered ? "true" : "false"))),
+      first_token(owner.Own(owner.families_.time_to_first_token,
+                            With(owner.model_, "steered", steered ? "true" : "false"), FirstTokenBuckets())),
+      token_gap(owner.Own(owner.families_.inter_token_latency,
+                          With(owner.model_, "steered", steered ? "true" : "false"), TokenGapBuckets())),
+      time_per_token(owner.Own(owner.families_.time_per_output_token,
+                               With(owner.model_, "steered", steered ? "true" : "false"), TokenGapBuckets())) {}
 
 ModelMetrics::ModelMetrics(const Families& families, const Clock& clock, const ModelDescription& model, int max_vectors,
                            absl::Duration vector_idle)
     : families_(families),
       clock_(clock),
       model_({{"model", model.id}}),
-      running_(families.requests_running.Add(model_)),
-      waiting_(families.requests_waiting.Add(model_)),
-      cache_usage_(families.kv_cache_usage.Add(model_)),
-      steered_sequences_(families.steered_sequences.Add(model_)),
-      computed_tokens_(families.prompt_tokens.Add(With(model_, "source", "computed"))),
-      cached_tokens_(families.prompt_tokens.Add(With(model_, "source", "prefix_cache"))),
-      prefix_queries_(families.prefix_cache_queries.Add(model_)),
-      prefix_hits_(families.prefix_cache_hits.Add(model_)),
-      preemptions_(families.preemptions.Add(model_)),
-      stalled_(families.stream_stalled.Add(model_)),
-      nonfinite_(families.nonfinite.Add(model_)),
-      batch_(families.step_batch_sequences.Add(model_, BatchBuckets())),
-      prefill_step_(families.step_seconds.Add(With(model_, "phase", "prefill"), StepBuckets())),
-      decode_step_(families.step_seconds.Add(With(model_, "phase", "decode"), StepBuckets())),
-      duration_(families.request_duration.Add(model_, RequestBuckets())),
-      queue_(families.request_queue.Add(model_, RequestBuckets())),
-      prefill_(families.request_prefill.Add(model_, RequestBuckets())),
-      decode_(families.request_decode.Add(model_, RequestBuckets())),
+      running_(Own(families.requests_running, model_)),
+      waiting_(Own(families.requests_waiting, model_)),
+      cache_usage_(Own(families.kv_cache_usage, model_)),
+      steered_sequences_(Own(families.steered_sequences, model_)),
+      computed_tokens_(Own(families.prompt_tokens, With(model_, "source", "computed"))),
+      cached_tokens_(Own(families.prompt_tokens, With(model_, "source", "prefix_cache"))),
+      prefix_queries_(Own(families.prefix_cache_queries, model_)),
+      prefix_hits_(Own(families.prefix_cache_hits, model_)),
+      preemptions_(Own(families.preemptions, model_)),
+      stalled_(Own(families.stream_stalled, model_)),
+      nonfinite_(Own(families.nonfinite, model_)),
+      batch_(Own(families.step_batch_sequences, model_, BatchBuckets())),
+      prefill_step_(Own(families.step_seconds, With(model_, "phase", "prefill"), StepBuckets())),
+      decode_step_(Own(families.step_seconds, With(model_, "phase", "decode"), StepBuckets())),
+      duration_(Own(families.request_duration, model_, RequestBuckets())),
+      queue_(Own(families.request_queue, model_, RequestBuckets())),
+      prefill_(Own(families.request_prefill, model_, RequestBuckets())),
+      decode_(Own(families.request_decode, model_, RequestBuckets())),
       prompt_length_(
-          families.request_prompt_tokens.Add(model_, TokenCountBuckets(static_cast<double>(model.context_length)))),
-      generation_length_(
-          families.request_generation_tokens.Add(model_, TokenCountBuckets(static_cast<double>(model.context_length)))),
-      apply_seconds_(families.steering_apply_seconds.Add(model_)),
-      upload_bytes_(families.steering_upload_bytes.Add(model_)),
-      bank_hits_(families.vector_cache_hits.Add(model_)),
-      bank_misses_(families.vector_cache_misses.Add(model_)),
-      bank_evictions_(families.vector_cache_evictions.Add(model_)),
-      bank_bytes_(families.vector_cache_bytes.Add(model_)),
-      steered_({Steered(families, model_, false), Steered(families, model_, true)}),
-      ready_(families.vectors.Add(With(model_, "state", "ready"))),
-      pending_(families.vectors.Add(With(model_, "state", "pending"))),
-      disabled_(families.vectors.Add(With(model_, "state", "disabled"))),
-      incompatible_(families.vectors.Add(With(model_, "state", "incompatible"))),
+          Own(families.request_prompt_tokens, model_, TokenCountBuckets(static_cast<double>(model.context_length)))),
+      generation_length_(Own(families.request_generation_tokens, model_,
+                             TokenCountBuckets(static_cast<double>(model.context_length)))),
+      apply_seconds_(Own(families.steering_apply_seconds, model_)),
+      upload_bytes_(Own(families.steering_upload_bytes, model_)),
+      bank_hits_(Own(families.vector_cache_hits, model_)),
+      bank_misses_(Own(families.vector_cache_misses, model_)),
+      bank_evictions_(Own(families.vector_cache_evictions, model_)),
+      bank_bytes_(Own(families.vector_cache_bytes, model_)),
+      steered_({Steered(*this, false), Steered(*this, true)}),
+      ready_(Own(families.vectors, With(model_, "state", "ready"))),
+      pending_(Own(families.vectors, With(model_, "state", "pending"))),
+      disabled_(Own(families.vectors, With(model_, "state", "disabled"))),
+      incompatible_(Own(families.vectors, With(model_, "state", "incompatible"))),
       vector_labels_(max_vectors, vector_idle),
       // Runs are rare: the latest always have a place.
       drift_labels_(max_vectors, absl::ZeroDuration()) {
   for (size_t i = 0; i < finished_.size(); ++i) {
-    finished_[i] = &families.requests_finished.Add(With(model_, "finish_reason", kFinishReasons[i]));
+    finished_[i] = &Own(families.requests_finished, With(model_, "finish_reason", kFinishReasons[i]));
   }
-  families.max_running_requests.Add(model_).Set(static_cast<double>(model.max_running_requests));
-  families.cache_config
-      .Add(With(With(model_, "block_size", absl::StrCat(model.block_size)), "num_blocks",
-                absl::StrCat(model.num_blocks)))
+  Own(families.max_running_requests, model_).Set(static_cast<double>(model.max_running_requests));
+  Own(families.cache_config,
+      With(With(model_, "block_size", absl::StrCat(model.block_size)), "num_blocks", absl::StrCat(model.num_blocks)))
       .Set(1);
-  families.model_info.Add(With(With(model_, "sha256", model.sha256), "quantization", model.quantization)).Set(1);
+  Own(families.model_info, With(With(model_, "sha256", model.sha256), "quantization", model.quantization)).Set(1);
   absl::MutexLock lock(&mutex_);
   AddVector(kOtherLabel);
+}
+
+ModelMetrics::~ModelMetrics() {
+  absl::MutexLock lock(&mutex_);
+  while (!vectors_.empty()) DropVector(std::string(vectors_.begin()->first));
+  while (!drift_.empty()) DropDrift(std::string(drift_.begin()->first));
+  for (const std::function<void()>& remove : owned_) remove();
 }
 
 void ModelMetrics::OnStep(const StepObservation& step) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -44,12 +45,14 @@ struct VectorCounts {
 };
 
 // The methods of EngineMetrics are for one engine thread; the others are thread-safe. Objectives are named by their id;
-// those beyond the limit of labels are counted under "__other__".
+// those beyond the limit of labels are counted under "__other__". All series end with the object: of one model there
+// may be one at a time.
 class ModelMetrics final : public EngineMetrics {
  public:
   // All must outlive it.
   ModelMetrics(const Families& families, const Clock& clock, const ModelDescription& model, int max_vectors,
                absl::Duration vector_idle);
+  ~ModelMetrics() override;
 
   void OnStep(const StepObservation& step) override;
   void OnQueues(const QueueObservation& queues) override;
@@ -78,9 +81,17 @@ class ModelMetrics final : public EngineMetrics {
   using Histogram = prometheus::Histogram;
   using Labels = std::map<std::string, std::string>;
 
+  // Adds a series that ends with this object.
+  template <typename Metric, typename... Arguments>
+  Metric& Own(prometheus::Family<Metric>& family, Arguments&&... arguments) {
+    Metric& metric = family.Add(std::forward<Arguments>(arguments)...);
+    owned_.push_back([&family, &metric] { family.Remove(&metric); });
+    return metric;
+  }
+
   // Series that are split by whether the request is steered.
   struct Steered {
-    Steered(const Families& families, const Labels& model, bool steered);
+    Steered(ModelMetrics& owner, bool steered);
     Counter& generation_tokens;
     Histogram &first_token, &token_gap, &time_per_token;
   };
@@ -104,7 +115,8 @@ class ModelMetrics final : public EngineMetrics {
 
   const Families& families_;
   const Clock& clock_;
-  const Labels model_;  // {model: id}
+  const Labels model_;                        // {model: id}
+  std::vector<std::function<void()>> owned_;  // removes the series below
 
   // Resolved once: the engine thread looks nothing up.
   Gauge &running_, &waiting_, &cache_usage_, &steered_sequences_;

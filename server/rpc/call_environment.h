@@ -12,7 +12,7 @@
 #include "google/protobuf/repeated_field.h"
 #include "server/base/clock.h"
 #include "server/rpc/executor.h"
-#include "server/rpc/served_model.h"
+#include "server/rpc/model_directory.h"
 #include "steering/steering_plan.h"
 #include "steering/vector_store.h"
 #include "trimtab/v1/common.pb.h"

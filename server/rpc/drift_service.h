@@ -8,7 +8,7 @@
 #include "server/registry/registry.h"
 #include "server/rpc/executor.h"
 #include "server/rpc/page_token.h"
-#include "server/rpc/served_model.h"
+#include "server/rpc/model_directory.h"
 #include "steering/vector_store.h"
 #include "trimtab/v1/drift.grpc.pb.h"
 

@@ -62,22 +62,37 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   if (server == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", options.address, ": is the port in use?"));
   }
-  std::unique_ptr<GrpcServer> result(new GrpcServer(std::move(server), port, std::move(health_names)));
+  std::unique_ptr<GrpcServer> result(new GrpcServer(std::move(server), port, health_names));
   result->SetAllServing(false);
   return result;
 }
 
-GrpcServer::GrpcServer(std::unique_ptr<grpc::Server> server, int port, std::vector<std::string> health_names)
-    : server_(std::move(server)), port_(port), health_names_(std::move(health_names)) {}
+GrpcServer::GrpcServer(std::unique_ptr<grpc::Server> server, int port, const std::vector<std::string>& health_names)
+    : server_(std::move(server)), port_(port), health_names_(health_names.begin(), health_names.end()) {}
 
 GrpcServer::~GrpcServer() { Shutdown(absl::InfinitePast()); }
 
+void GrpcServer::Set(const std::string& name, bool serving) {
+  server_->GetHealthCheckService()->SetServingStatus(name, serving && !stopped_serving_);
+}
+
 void GrpcServer::SetServing(const std::string& name, bool serving) {
-  server_->GetHealthCheckService()->SetServingStatus(name, serving);
+  absl::MutexLock lock(&mutex_);
+  health_names_.insert(name);
+  Set(name, serving);
 }
 
 void GrpcServer::SetAllServing(bool serving) {
-  for (const std::string& name : health_names_) SetServing(name, serving);
+  absl::MutexLock lock(&mutex_);
+  for (const std::string& name : health_names_) Set(name, serving);
+}
+
+void GrpcServer::StopServing() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopped_serving_ = true;
+  }
+  SetAllServing(false);
 }
 
 std::shared_ptr<grpc::Channel> GrpcServer::InProcessChannel(const grpc::ChannelArguments& arguments) {

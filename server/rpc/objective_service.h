@@ -10,7 +10,7 @@
 #include "server/registry/registry.h"
 #include "server/rpc/executor.h"
 #include "server/rpc/page_token.h"
-#include "server/rpc/served_model.h"
+#include "server/rpc/model_directory.h"
 #include "server/rpc/validate.h"
 #include "steering/method_registry.h"
 #include "trimtab/v1/objective.grpc.pb.h"

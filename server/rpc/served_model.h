@@ -3,17 +3,13 @@
 #ifndef TRIMTAB_SERVER_RPC_SERVED_MODEL_H_
 #define TRIMTAB_SERVER_RPC_SERVED_MODEL_H_
 
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "server/base/error.h"
-#include "server/base/resource_name.h"
 #include "server/engine/request.h"
 #include "server/rpc/parse_common.h"
 #include "trimtab/v1/model.pb.h"
@@ -54,23 +50,6 @@ class ServedModel {
   virtual void Resume(const std::string& id) = 0;
   // Blocks: for jobs only.
   virtual Scorer& scorer() = 0;
-};
-
-// The models of this server by id. Filled before the services start, then const.
-class ModelDirectory {
- public:
-  void Add(std::shared_ptr<ServedModel> model) { models_[model->id()] = std::move(model); }
-
-  // MODEL_NOT_FOUND.
-  absl::StatusOr<std::shared_ptr<ServedModel>> Find(std::string_view id) const {
-    const auto found = models_.find(id);
-    if (found == models_.end()) return NotFoundError(kModelNotFound, "model", ModelName(id));
-    return found->second;
-  }
-  const std::map<std::string, std::shared_ptr<ServedModel>, std::less<>>& models() const { return models_; }
-
- private:
-  std::map<std::string, std::shared_ptr<ServedModel>, std::less<>> models_;
 };
 
 }  // namespace trimtab

@@ -22,8 +22,10 @@ v1::Site SiteOf(std::string_view name) {
 
 // Full name of the metadata message of a kind of job.
 std::string MetadataType(std::string_view kind) {
-  return kind == kFitJob ? v1::RegisterObjectiveMetadata::descriptor()->full_name()
-                         : v1::EvaluateDriftMetadata::descriptor()->full_name();
+  if (kind == kFitJob) return v1::RegisterObjectiveMetadata::descriptor()->full_name();
+  if (kind == kLoadJob) return v1::LoadModelMetadata::descriptor()->full_name();
+  if (kind == kUnloadJob) return v1::UnloadModelMetadata::descriptor()->full_name();
+  return v1::EvaluateDriftMetadata::descriptor()->full_name();
 }
 
 }  // namespace

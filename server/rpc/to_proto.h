@@ -10,6 +10,7 @@
 #include "server/registry/registry.h"
 #include "steering/method_registry.h"
 #include "trimtab/v1/drift.pb.h"
+#include "trimtab/v1/model.pb.h"
 #include "trimtab/v1/objective.pb.h"
 #include "trimtab/v1/revision.pb.h"
 
@@ -18,6 +19,8 @@ namespace trimtab {
 // Kinds of jobs (JobRecord::kind).
 inline constexpr std::string_view kFitJob = "fit";
 inline constexpr std::string_view kDriftJob = "drift";
+inline constexpr std::string_view kLoadJob = "load";
+inline constexpr std::string_view kUnloadJob = "unload";
 
 // The stored summary with the fields that only storing fixes: number, name, time.
 v1::RevisionSummary ToProto(const RevisionRecord& record);

@@ -83,6 +83,17 @@ absl::StatusOr<ListCall> ParseListDriftReportsRequest(const v1::ListDriftReports
 absl::StatusOr<ListCall> ParseListOperationsRequest(const google::longrunning::ListOperationsRequest& request,
                                                     const PageTokenCodec& codec);
 
+// --- ModelService ---
+
+// Everything but what the disk and other models say.
+absl::Status ParseLoadModelRequest(const v1::LoadModelRequest& request);
+
+struct UnloadModelCall {
+  std::string model;                            // id
+  std::optional<absl::Duration> drain_timeout;  // unset: the server's
+};
+absl::StatusOr<UnloadModelCall> ParseUnloadModelRequest(const v1::UnloadModelRequest& request);
+
 // --- ObjectiveService ---
 
 struct PairSet {

@@ -65,7 +65,8 @@ class CountingSink final : public RequestSink {
 void Measure(int64_t sequences) {
   const RealClock clock;
   Metrics metrics(MetricsConfig{}, clock);
-  Stopwatch stopwatch(metrics.AddModel({}));
+  const std::shared_ptr<ModelMetrics> model_metrics = metrics.AddModel({});
+  Stopwatch stopwatch(*model_metrics);
   const auto model = MakeTinyLoadedModel({.num_layers = 1});
   EngineConfig config;
   config.kv_cache_bytes = int64_t{16} << 20;

@@ -212,6 +212,19 @@ TEST_F(EngineTest, DrainAbortsAtItsDeadline) {
   EXPECT_EQ(Reason(end.status), kShuttingDown);
 }
 
+TEST_F(EngineTest, ADrainTellsItsReason) {
+  const auto engine = Make(Config());
+  auto request = MakeRequest("stuck", RandomTokens(5, 1));
+  const auto sink = SinkOf(*request);
+  sink->SetLimit(1);
+  ASSERT_TRUE(engine->Submit(std::move(request)).ok());
+  engine->Drain(clock_.Now(), ReasonError(absl::StatusCode::kUnavailable, kModelNotReady, "it is being unloaded"));
+  EXPECT_EQ(Reason(sink->Wait().status), kModelNotReady);
+  EXPECT_EQ(Reason(engine->Submit(MakeRequest("b", {1}))), kModelNotReady);
+  engine->Drain(clock_.Now());
+  EXPECT_EQ(Reason(engine->Submit(MakeRequest("c", {1}))), kModelNotReady);
+}
+
 TEST_F(EngineTest, DestructionEndsEverything) {
   auto engine = Make(Config());
   std::vector<std::shared_ptr<WaitingSink>> sinks;

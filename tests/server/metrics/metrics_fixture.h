@@ -73,13 +73,14 @@ class MetricsTest : public testing::Test {
  protected:
   MetricsTest()
       : metrics_({.version = "1.2.3", .revision = "abc"}, clock_),
-        model_(metrics_.AddModel({.id = "small",
-                                  .sha256 = "feed",
-                                  .quantization = "Q4_1",
-                                  .max_running_requests = 64,
-                                  .block_size = 16,
-                                  .num_blocks = 1000,
-                                  .context_length = 8192})) {}
+        held_(metrics_.AddModel({.id = "small",
+                                 .sha256 = "feed",
+                                 .quantization = "Q4_1",
+                                 .max_running_requests = 64,
+                                 .block_size = 16,
+                                 .num_blocks = 1000,
+                                 .context_length = 8192})),
+        model_(*held_) {}
 
   Exposition Scrape() const { return Parse(metrics_.Scrape()); }
   double Value(const std::string& series) const {
@@ -104,6 +105,7 @@ class MetricsTest : public testing::Test {
 
   ManualClock clock_;
   Metrics metrics_;
+  std::shared_ptr<ModelMetrics> held_;
   ModelMetrics& model_;
 };
 

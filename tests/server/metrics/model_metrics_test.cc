@@ -122,7 +122,8 @@ TEST_F(ModelMetricsTest, AnIdleObjectiveLosesItsPlace) {
 
 TEST_F(ModelMetricsTest, TheNumberOfObjectivesWithSeriesIsConfigured) {
   Metrics metrics({.max_vectors = 2}, clock_);
-  ModelMetrics& model = metrics.AddModel({.id = "small"});
+  const std::shared_ptr<ModelMetrics> held = metrics.AddModel({.id = "small"});
+  ModelMetrics& model = *held;
   for (const char* objective : {"a", "b", "c", "d"}) {
     model.OnVectorUse(objective, 5);
     model.OnDriftError(objective, "probe");
@@ -140,6 +141,19 @@ TEST_F(ModelMetricsTest, TheNumberOfObjectivesWithSeriesIsConfigured) {
   // Of drift, the latest.
   EXPECT_THAT(metrics.Scrape(), Not(HasSubstr("suite=\"probe\",vector=\"b\"")));
   EXPECT_THAT(metrics.Scrape(), HasSubstr("suite=\"probe\",vector=\"d\""));
+}
+
+TEST_F(ModelMetricsTest, TheSeriesOfAModelEndWithIt) {
+  Exercise();
+  std::shared_ptr<ModelMetrics> other = metrics_.AddModel({.id = "other", .sha256 = "beef", .context_length = 4096});
+  other->OnVectorUse("calm", 1);
+  held_.reset();
+  EXPECT_THAT(metrics_.Scrape(), Not(HasSubstr("model=\"small\"")));
+  EXPECT_EQ(Value("trimtab_vector_tokens_total{model=\"other\",vector=\"calm\"}"), 1);
+  // Loaded again, all counts anew.
+  held_ = metrics_.AddModel({.id = "small", .context_length = 8192});
+  EXPECT_EQ(Value("trimtab_vector_tokens_total{model=\"small\",vector=\"__other__\"}"), 0);
+  EXPECT_EQ(Value("trimtab_requests_running{model=\"small\"}"), 0);
 }
 
 TEST_F(ModelMetricsTest, ShowsDrift) {

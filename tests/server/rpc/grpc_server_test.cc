@@ -11,9 +11,8 @@
 
 #include "absl/synchronization/mutex.h"
 #include "grpc/health/v1/health.grpc.pb.h"
-#include "server/rpc/model_service.h"
-#include "tests/server/rpc/fake_model.h"
 #include "tests/server/rpc/test_server.h"
+#include "trimtab/v1/model.grpc.pb.h"
 
 namespace trimtab {
 namespace {
@@ -22,15 +21,29 @@ using grpc::health::v1::Health;
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
 
-class GrpcServerTest : public ::testing::Test {
- protected:
-  GrpcServerTest() {
-    for (const char* id : {"c", "a", "b"}) models_.Add(std::make_shared<FakeModel>(id));
+// Lists nothing and refuses to get anything.
+class EmptyService final : public v1::ModelService::CallbackService {
+ public:
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
+                                       v1::ListModelsResponse*) override {
+    return FinishNow(context, grpc::Status::OK);
+  }
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest*,
+                                     v1::Model*) override {
+    return FinishNow(context, grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no name"));
   }
 
-  ModelDirectory models_;
-  PageTokenCodec page_tokens_{"key"};
-  ModelServiceImpl service_{models_, page_tokens_};
+ private:
+  static grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context, const grpc::Status& status) {
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    reactor->Finish(status);
+    return reactor;
+  }
+};
+
+class GrpcServerTest : public ::testing::Test {
+ protected:
+  EmptyService service_;
 };
 
 TEST_F(GrpcServerTest, HealthFollowsEachNameUntilShutdown) {
@@ -68,6 +81,17 @@ TEST_F(GrpcServerTest, HealthFollowsEachNameUntilShutdown) {
   EXPECT_EQ(response.status(), HealthCheckResponse::NOT_SERVING);
   context.TryCancel();
   watch->Finish();
+
+  // A name that comes later is one of all from then on, until serving ends for good.
+  const std::string late = generation + "/models/late";
+  server.server->SetServing(late, true);
+  EXPECT_EQ(check(late), HealthCheckResponse::SERVING);
+  server.server->SetAllServing(true);
+  server.server->StopServing();
+  EXPECT_EQ(check(late), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(check(generation), HealthCheckResponse::NOT_SERVING);
+  server.server->SetServing(late, true);
+  EXPECT_EQ(check(late), HealthCheckResponse::NOT_SERVING);
 }
 
 TEST_F(GrpcServerTest, APortInUseIsAnError) {
@@ -98,39 +122,6 @@ TEST_F(GrpcServerTest, RequestsAreBoundedInSize) {
   v1::ListModelsResponse response;
   grpc::ClientContext context;
   EXPECT_EQ(stub->ListModels(&context, request, &response).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-}
-
-TEST_F(GrpcServerTest, ModelsAreListedInPages) {
-  TestServer server({&service_});
-  const auto stub = v1::ModelService::NewStub(server.channel);
-  std::vector<std::string> names;
-  v1::ListModelsRequest request;
-  request.set_page_size(2);
-  for (int page = 0; page < 2; ++page) {
-    v1::ListModelsResponse response;
-    grpc::ClientContext context;
-    ASSERT_TRUE(stub->ListModels(&context, request, &response).ok());
-    for (const v1::Model& model : response.models()) names.push_back(model.name());
-    EXPECT_EQ(response.next_page_token().empty(), page == 1);
-    request.set_page_token(response.next_page_token());
-  }
-  EXPECT_EQ(names, (std::vector<std::string>{"models/a", "models/b", "models/c"}));
-
-  v1::Model model;
-  v1::GetModelRequest get;
-  get.set_name("models/b");
-  grpc::ClientContext found;
-  ASSERT_TRUE(stub->GetModel(&found, get, &model).ok());
-  EXPECT_EQ(model.name(), "models/b");
-  get.set_name("models/d");
-  grpc::ClientContext missing;
-  const grpc::Status status = stub->GetModel(&missing, get, &model);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
-  EXPECT_EQ(Reason(status), "MODEL_NOT_FOUND");
-  EXPECT_EQ(GetErrorDetail(FromGrpcStatus(status)).resource_name, "models/d");
-  get.set_name("d");
-  grpc::ClientContext invalid;
-  EXPECT_EQ(Reason(stub->GetModel(&invalid, get, &model)), "FIELD_INVALID");
 }
 
 class RecordedMetrics final : public RpcMetrics {
