@@ -1,25 +1,28 @@
 #include "models/decoder_model.h"
 
-#include <ATen/ops/linear.h>
+#include <ATen/ops/mul.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "models/kernels/ops.h"
 #include "models/kernels/row_buffer.h"
+#include "models/layers/sliced_product.h"
 #include "models/layers/workspace.h"
 
 namespace trimtab {
 namespace {
 
+// One table for each setting, shared by its layers.
 std::vector<std::shared_ptr<const RopeTable>> MakeRopes(const ModelSpec& spec, const std::vector<float>& factors) {
   std::vector<std::shared_ptr<const RopeTable>> ropes;
-  for (int64_t layer = 0; layer < spec.num_layers(); ++layer) {
-    const RopeSpec& rope = spec.layers[static_cast<size_t>(layer)].rope;
-    if (layer > 0 && rope == spec.layers[static_cast<size_t>(layer - 1)].rope) {
-      ropes.push_back(ropes.back());
-    } else {
-      ropes.push_back(std::make_shared<RopeTable>(RopeFrequencies(rope, spec.head_dim, factors)));
-    }
+  for (const LayerSpec& layer : spec.layers) {
+    const auto same = std::find_if(spec.layers.begin(), spec.layers.begin() + static_cast<int64_t>(ropes.size()),
+                                   [&](const LayerSpec& before) { return before.rope == layer.rope; });
+    const auto place = static_cast<size_t>(same - spec.layers.begin());
+    ropes.push_back(place < ropes.size()
+                        ? ropes[place]
+                        : std::make_shared<RopeTable>(RopeFrequencies(layer.rope, spec.head_dim, factors)));
   }
   return ropes;
 }
@@ -37,7 +40,10 @@ class DecoderModel final : public CausalModel {
   const ModelSpec& spec() const override { return spec_; }
   at::ScalarType dtype() const override { return embedding_.plain_type(); }
   int64_t weight_bytes() const override { return weight_bytes_; }
-  at::Tensor Embed(const at::Tensor& token_ids) const override { return embedding_.Rows(token_ids); }
+  at::Tensor Embed(const at::Tensor& token_ids) const override {
+    at::Tensor rows = embedding_.Rows(token_ids);
+    return spec_.embedding_scale == 1 ? rows : rows.mul_(spec_.embedding_scale);
+  }
   at::Tensor Forward(at::Tensor embeddings, const ForwardContext& context) const override {
     return decoder_.Forward(std::move(embeddings), context);
   }
@@ -45,7 +51,7 @@ class DecoderModel final : public CausalModel {
     if (NeedsGradient(hidden)) {
       // bfloat16 logits would round what attribution measures: multiply in float32.
       const at::Tensor normed = ref::RmsNorm(hidden.to(at::kFloat), final_norm_, spec_.norm_eps, dtype());
-      return at::linear(normed.to(at::kFloat), head_.weight().to(at::kFloat));
+      return SlicedProduct(normed.to(at::kFloat), head_);
     }
     Workspace own;
     Workspace& memory = workspace != nullptr ? *workspace : own;

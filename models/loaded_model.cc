@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "models/checkpoint_loader.h"
 #include "models/kernels/quantized_matrix.h"
 #include "models/layers/linear.h"
 #include "models/model_registry.h"
@@ -140,7 +141,7 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, 
                                              " tokens, the embedding table only ", spec.vocab_size));
   }
   TRIMTAB_ASSIGN_OR_RETURN(const WeightForm form, ChooseForm(options.precision, source));
-  TRIMTAB_ASSIGN_OR_RETURN(loaded.model, architecture.load(spec, source, format, form));
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.model, LoadCheckpoint(spec, architecture.layout, source, format, form));
   loaded.precision = PrecisionName(form);
   std::shared_ptr<const ChatTemplate> compiled;
   if (!chat_template.empty()) {

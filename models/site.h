@@ -6,8 +6,8 @@ namespace trimtab {
 
 enum class Site {
   kBlockOutput = 1,      // residual stream after the block's MLP add, before any final norm
-  kAttentionOutput = 2,  // output of the attention projection, before its residual add
-  kMlpOutput = 3,        // output of the MLP, before its residual add
+  kAttentionOutput = 2,  // what attention adds to the residual stream: behind its norm where it has one
+  kMlpOutput = 3,        // what the MLP adds to it, likewise
 };
 
 }  // namespace trimtab

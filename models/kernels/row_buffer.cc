@@ -4,6 +4,7 @@
 #include <cmath>
 #include <new>
 
+#include "models/kernels/cpu/gate_avx512.h"
 #include "models/kernels/cpu/simd.h"
 
 namespace trimtab {
@@ -31,6 +32,17 @@ void Convert(const float* from, int64_t count, T* to) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) Store8(to + i, Load8(from + i));
   for (; i < count; ++i) to[i] = static_cast<T>(from[i]);
+}
+
+float InverseNorm(const float* x, int64_t size, float eps) {
+  return 1.0f / std::sqrt(SumOfSquares(x, size) / static_cast<float>(size) + eps);
+}
+
+// to[i] = x[i] * scale * weight[i]; `to` may be `x`.
+void ScaleRow(const float* x, float scale, const float* weight, int64_t size, float* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) Store8(to + i, Load8(x + i) * scale * Load8(weight + i));
+  for (; i < size; ++i) to[i] = x[i] * scale * weight[i];
 }
 
 }  // namespace
@@ -69,17 +81,17 @@ void RowBuffer::Set(int64_t row, int64_t first, int64_t count, const float* valu
 }
 
 void NormalizeRow(const float* x, const float* weight, int64_t size, float eps, RowBuffer& out, int64_t row) {
-  const float scale = 1.0f / std::sqrt(SumOfSquares(x, size) / static_cast<float>(size) + eps);
+  const float scale = InverseNorm(x, size, eps);
   alignas(kAlignment) float piece[kPiece];
   for (int64_t first = 0; first < size; first += kPiece) {
     const int64_t count = std::min(kPiece, size - first);
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-      Store8(piece + i, Load8(x + first + i) * scale * Load8(weight + first + i));
-    }
-    for (; i < count; ++i) piece[i] = x[first + i] * scale * weight[first + i];
+    ScaleRow(x + first, scale, weight + first, count, piece);
     out.Set(row, first, count, piece);
   }
+}
+
+void NormalizeInPlace(float* x, const float* weight, int64_t size, float eps) {
+  ScaleRow(x, InverseNorm(x, size, eps), weight, size, x);
 }
 
 void AddRow(const float* a, const float* b, int64_t size, float* to) {
@@ -89,6 +101,12 @@ void AddRow(const float* a, const float* b, int64_t size, float* to) {
 }
 
 void GateRow(const float* gate, const float* up, int64_t size, Activation activation, float* to) {
+  static const bool kWide = cpu::HasWideGate();
+  if (kWide) {
+    const int64_t done = cpu::GateAvx512(gate, up, size, activation, to);
+    if (done == size) return;
+    gate += done, up += done, to += done, size -= done;
+  }
   if (activation == Activation::kSilu) {
     GateWith<Activation::kSilu>(gate, up, size, to);
   } else {

@@ -46,6 +46,8 @@ class RowBuffer {
 
 // x / sqrt(mean(x^2) + eps) * weight for one row x [size], written to row `row` of `out`.
 void NormalizeRow(const float* x, const float* weight, int64_t size, float eps, RowBuffer& out, int64_t row);
+// The same onto itself, in float32.
+void NormalizeInPlace(float* x, const float* weight, int64_t size, float eps);
 // to[i] = a[i] + b[i].
 void AddRow(const float* a, const float* b, int64_t size, float* to);
 // to[i] = activation(gate[i]) * up[i]; `to` may be `gate`.

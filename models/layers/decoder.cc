@@ -4,7 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <tuple>
+#include <map>
 #include <utility>
 
 #include "models/kernels/ops.h"
@@ -35,19 +35,22 @@ at::Tensor Decoder::DifferentiableBlock(int64_t layer, const at::Tensor& hidden,
   const DecoderLayerWeights& weights = layers_[static_cast<size_t>(layer)];
   const int64_t rows = hidden.size(0), d = spec_.head_dim, heads = spec_.num_heads, kv_heads = spec_.num_kv_heads;
   const at::ScalarType dtype = weights.qkv.plain_type();
-  at::Tensor normed = ref::RmsNorm(hidden, weights.attention_norm, spec_.norm_eps, dtype);
-  const at::Tensor qkv = weights.qkv(normed).view({rows, heads + 2 * kv_heads, d});
-  const at::Tensor rotated = Rope(qkv.narrow(1, 0, heads + kv_heads), cos, sin);  // [T, heads + kv_heads, head_dim]
-  const at::Tensor attended = context.attention.Attend(
-      layer, spec_.attention(layer), rotated.narrow(1, 0, heads), rotated.narrow(1, heads, kv_heads),
-      qkv.narrow(1, heads + kv_heads, kv_heads), context.layout);  // [T, heads, head_dim]
-  const at::Tensor attention = Tapped(context.tap, Site::kAttentionOutput, layer,
-                                      weights.attention_output(attended.reshape({rows, heads * d})).to(at::kFloat));
-  const at::Tensor middle = hidden + attention;
-  normed = ref::RmsNorm(middle, weights.mlp_norm, spec_.norm_eps, dtype);
-  const at::Tensor gated =
-      weights.gate_up.Differentiable(normed, spec_.layers[static_cast<size_t>(layer)].activation);  // [T, intermediate]
-  return middle + Tapped(context.tap, Site::kMlpOutput, layer, weights.down(gated).to(at::kFloat));
+  const auto norm = [&](const at::Tensor& x, const at::Tensor& weight, at::ScalarType type) {
+    return weight.defined() ? ref::RmsNorm(x.to(at::kFloat), weight, spec_.norm_eps, type) : x.to(type);
+  };
+  const at::Tensor qkv = weights.qkv(norm(hidden, weights.attention_norm, dtype)).view({rows, heads + 2 * kv_heads, d});
+  const at::Tensor q = Rope(norm(qkv.narrow(1, 0, heads), weights.query_norm, dtype), cos, sin);
+  const at::Tensor k = Rope(norm(qkv.narrow(1, heads, kv_heads), weights.key_norm, dtype), cos, sin);
+  const at::Tensor attended =
+      context.attention.Attend(layer, spec_.attention(layer), q, k, qkv.narrow(1, heads + kv_heads, kv_heads),
+                               context.layout);  // [T, heads, head_dim]
+  const at::Tensor attention =
+      norm(weights.attention_output(attended.reshape({rows, heads * d})), weights.post_attention_norm, at::kFloat);
+  const at::Tensor middle = hidden + Tapped(context.tap, Site::kAttentionOutput, layer, attention);
+  const at::Tensor gated = weights.gate_up.Differentiable(
+      norm(middle, weights.mlp_norm, dtype), spec_.layers[static_cast<size_t>(layer)].activation);  // [T, intermediate]
+  const at::Tensor mlp = norm(weights.down(gated), weights.post_mlp_norm, at::kFloat);
+  return middle + Tapped(context.tap, Site::kMlpOutput, layer, mlp);
 }
 
 at::Tensor Decoder::Forward(at::Tensor embeddings, const ForwardContext& context) const {
@@ -56,13 +59,12 @@ at::Tensor Decoder::Forward(at::Tensor embeddings, const ForwardContext& context
   InferencePass inference(spec_, context, context.workspace != nullptr ? *context.workspace : own);
   bool inferring = false;                         // `inference` holds the residual stream
   at::Tensor hidden = embeddings.to(at::kFloat);  // [T, hidden], the residual stream unless `inferring`
-  const RopeTable* table = nullptr;
-  at::Tensor cos, sin;  // [T, head_dim / 2]
+  std::map<const RopeTable*, std::pair<at::Tensor, at::Tensor>> angles;  // cos, sin [T, head_dim / 2]
   for (int64_t layer = context.first_layer; layer < count; ++layer) {
-    if (ropes_[static_cast<size_t>(layer)].get() != table) {
-      table = ropes_[static_cast<size_t>(layer)].get();
-      std::tie(cos, sin) = table->At(context.layout.positions);
-    }
+    const RopeTable* table = ropes_[static_cast<size_t>(layer)].get();
+    const auto [found, is_new] = angles.try_emplace(table);
+    if (is_new) found->second = table->At(context.layout.positions);
+    const auto& [cos, sin] = found->second;
     if (IsDifferentiable(hidden, context.tap, layer)) {
       if (std::exchange(inferring, false)) hidden = inference.Leave();
       hidden = DifferentiableBlock(layer, hidden, cos, sin, context);

@@ -8,14 +8,18 @@
 
 namespace trimtab {
 
-// Projections that share an input are one matrix. Norms are float32.
+// Projections that share an input are one matrix. Norms are float32; those that LayerSpec does not ask for are
+// undefined.
 struct DecoderLayerWeights {
-  at::Tensor attention_norm;  // [hidden]
-  Linear qkv;                 // [(heads + 2 kv_heads) * head_dim, hidden]
-  Linear attention_output;    // [hidden, heads * head_dim]
-  at::Tensor mlp_norm;        // [hidden]
-  GatedLinear gate_up;        // hidden -> intermediate
-  Linear down;                // [hidden, intermediate]
+  at::Tensor attention_norm;        // [hidden]
+  Linear qkv;                       // [(heads + 2 kv_heads) * head_dim, hidden]
+  at::Tensor query_norm, key_norm;  // [head_dim] (qk_norm)
+  Linear attention_output;          // [hidden, heads * head_dim]
+  at::Tensor post_attention_norm;   // [hidden] (sandwich_norms)
+  at::Tensor mlp_norm;              // [hidden]
+  GatedLinear gate_up;              // hidden -> intermediate
+  Linear down;                      // [hidden, intermediate]
+  at::Tensor post_mlp_norm;         // [hidden] (sandwich_norms)
 };
 
 }  // namespace trimtab

@@ -34,7 +34,7 @@ InferencePass::InferencePass(const ModelSpec& spec, const ForwardContext& contex
 void InferencePass::Enter(at::Tensor hidden) {
   hidden_ = hidden.contiguous();
   own_ = false;
-  delta_ = at::Tensor();
+  delta_ = delta_norm_ = at::Tensor();
   edit_ = nullptr;
 }
 
@@ -42,6 +42,7 @@ void InferencePass::UpdateRows(const at::Tensor* norm, RowForm form) {
   const int64_t size = spec_.hidden_size;
   const float* from = hidden_.const_data_ptr<float>();
   const float* delta = delta_.defined() ? delta_.const_data_ptr<float>() : nullptr;
+  float* unscaled = delta_norm_.defined() ? delta_.mutable_data_ptr<float>() : nullptr;
   const bool changes = delta != nullptr || edit_ != nullptr;
   if (changes && !own_) {
     hidden_ = workspace_.hidden.Get(rows_, size, at::kFloat);
@@ -57,6 +58,9 @@ void InferencePass::UpdateRows(const at::Tensor* norm, RowForm form) {
     const float* x = from + row * size;
     if (changes) {
       float* y = to + row * size;
+      if (unscaled != nullptr) {
+        NormalizeInPlace(unscaled + row * size, delta_norm_.const_data_ptr<float>(), size, eps);
+      }
       if (delta != nullptr) {
         AddRow(x, delta + row * size, size, y);
       } else if (y != x) {
@@ -67,21 +71,46 @@ void InferencePass::UpdateRows(const at::Tensor* norm, RowForm form) {
     }
     if (scales != nullptr) NormalizeRow(x, scales, size, eps, input, row);
   });
-  delta_ = at::Tensor();
+  delta_ = delta_norm_ = at::Tensor();
   edit_ = nullptr;
 }
 
-at::Tensor InferencePass::Tapped(Site site, int64_t layer, at::Tensor value) const {
+void InferencePass::SetDelta(Site site, int64_t layer, at::Tensor value, const at::Tensor& norm) {
+  delta_ = std::move(value);
+  delta_norm_ = norm;
+  if (!context_.tap.Wants(site, layer)) return;
+  if (norm.defined()) {
+    const int64_t size = spec_.hidden_size;
+    float* rows = delta_.mutable_data_ptr<float>();
+    ForRows(rows_, size, [&](int64_t row) {
+      NormalizeInPlace(rows + row * size, norm.const_data_ptr<float>(), size, static_cast<float>(spec_.norm_eps));
+    });
+    delta_norm_ = at::Tensor();
+  }
   // The tap may keep what it gets, and the workspace's memory is used again.
-  return context_.tap.Wants(site, layer) ? context_.tap.At(site, layer, value.clone()).contiguous() : value;
+  delta_ = context_.tap.At(site, layer, delta_.clone()).contiguous();
+}
+
+void InferencePass::NormalizeHeads(const DecoderLayerWeights& weights, at::Tensor& qkv) const {
+  const int64_t heads = spec_.num_heads, both = heads + spec_.num_kv_heads, d = spec_.head_dim;
+  const float* query_norm = weights.query_norm.const_data_ptr<float>();
+  const float* key_norm = weights.key_norm.const_data_ptr<float>();
+  float* values = qkv.mutable_data_ptr<float>();
+  ForRows(rows_, both * d, [&](int64_t row) {
+    float* x = values + row * (both + spec_.num_kv_heads) * d;
+    for (int64_t head = 0; head < both; ++head, x += d) {
+      NormalizeInPlace(x, head < heads ? query_norm : key_norm, d, static_cast<float>(spec_.norm_eps));
+    }
+  });
 }
 
 void InferencePass::Block(int64_t layer, const DecoderLayerWeights& weights, const at::Tensor& cos,
                           const at::Tensor& sin) {
   const int64_t heads = spec_.num_heads, kv_heads = spec_.num_kv_heads, d = spec_.head_dim;
   UpdateRows(&weights.attention_norm, weights.qkv.input(context_.arithmetic));
-  const at::Tensor qkv = workspace_.qkv.Get(rows_, (heads + 2 * kv_heads) * d, at::kFloat);
+  at::Tensor qkv = workspace_.qkv.Get(rows_, (heads + 2 * kv_heads) * d, at::kFloat);
   weights.qkv.Multiply(workspace_.input.view(), rows_, qkv.mutable_data_ptr<float>());
+  if (weights.query_norm.defined()) NormalizeHeads(weights, qkv);
 
   const RowForm form = weights.attention_output.input(context_.arithmetic);
   const at::ScalarType mixed_type = form == RowForm::kBFloat16 ? at::kBFloat16 : at::kFloat;
@@ -100,17 +129,17 @@ void InferencePass::Block(int64_t layer, const DecoderLayerWeights& weights, con
     ForRows(rows_, heads * d, [&](int64_t row) { input.Set(row, 0, heads * d, from + row * heads * d); });
     attended = input.view();
   }
-  delta_ = workspace_.delta.Get(rows_, spec_.hidden_size, at::kFloat);
-  weights.attention_output.Multiply(attended, rows_, delta_.mutable_data_ptr<float>());
-  delta_ = Tapped(Site::kAttentionOutput, layer, delta_);
+  const at::Tensor attention = workspace_.delta.Get(rows_, spec_.hidden_size, at::kFloat);
+  weights.attention_output.Multiply(attended, rows_, attention.mutable_data_ptr<float>());
+  SetDelta(Site::kAttentionOutput, layer, attention, weights.post_attention_norm);
 
   UpdateRows(&weights.mlp_norm, weights.gate_up.input(context_.arithmetic));
   workspace_.gated.Reset(weights.down.input(context_.arithmetic), rows_, weights.down.columns());
   weights.gate_up.Multiply(workspace_.input.view(), rows_, spec_.layers[static_cast<size_t>(layer)].activation,
                            workspace_.gated);
-  delta_ = workspace_.delta.Get(rows_, spec_.hidden_size, at::kFloat);
-  weights.down.Multiply(workspace_.gated.view(), rows_, delta_.mutable_data_ptr<float>());
-  delta_ = Tapped(Site::kMlpOutput, layer, delta_);
+  const at::Tensor mlp = workspace_.delta.Get(rows_, spec_.hidden_size, at::kFloat);
+  weights.down.Multiply(workspace_.gated.view(), rows_, mlp.mutable_data_ptr<float>());
+  SetDelta(Site::kMlpOutput, layer, mlp, weights.post_mlp_norm);
 }
 
 at::Tensor InferencePass::Leave() {

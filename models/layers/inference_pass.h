@@ -32,7 +32,10 @@ class InferencePass {
  private:
   // Adds `delta_` to the residual stream and edits it; with a norm, then writes the normalised rows to `input`.
   void UpdateRows(const at::Tensor* norm, RowForm form);
-  at::Tensor Tapped(Site site, int64_t layer, at::Tensor value) const;
+  // RMSNorm over each head of queries and keys, in place: qkv [T, heads + 2 kv_heads, head_dim] float32.
+  void NormalizeHeads(const DecoderLayerWeights& weights, at::Tensor& qkv) const;
+  // What a sublayer adds, [T, hidden], is to be normalised (undefined: as it is), tapped and added.
+  void SetDelta(Site site, int64_t layer, at::Tensor value, const at::Tensor& norm);
 
   const ModelSpec& spec_;
   const ForwardContext& context_;
@@ -41,6 +44,7 @@ class InferencePass {
   at::Tensor hidden_;        // [T, hidden]
   bool own_ = false;         // hidden_ may be written to
   at::Tensor delta_;         // [T, hidden], yet to be added; or undefined
+  at::Tensor delta_norm_;    // [hidden], yet to be applied to delta_; or undefined
   RowEdit* edit_ = nullptr;  // of the rows after that addition
 };
 

@@ -75,6 +75,33 @@ ModelSpec TinyModelSpec(const TinyModelOptions& options) {
   spec.context_length = options.context_length;
   spec.tied_embeddings = true;
   spec.layers.assign(static_cast<size_t>(options.num_layers), LayerSpec{});
+  switch (options.architecture) {
+    case TinyArchitecture::kLlama:
+      break;
+    case TinyArchitecture::kQwen2:
+      spec.architecture = "qwen2";
+      for (LayerSpec& layer : spec.layers) layer.qkv_bias = true;
+      break;
+    case TinyArchitecture::kMistral:
+      spec.architecture = "mistral";
+      for (LayerSpec& layer : spec.layers) layer.window = kTinyWindow;
+      break;
+    case TinyArchitecture::kGemma3:
+      spec.architecture = "gemma3";
+      spec.head_dim = 2 * spec.hidden_size / spec.num_heads;
+      spec.embedding_scale = std::sqrt(static_cast<float>(spec.hidden_size));
+      spec.attention_scale = 0.2;
+      for (size_t i = 0; i < spec.layers.size(); ++i) {
+        LayerSpec& layer = spec.layers[i];
+        layer.qk_norm = layer.sandwich_norms = true;
+        layer.activation = Activation::kGeluTanh;
+        if (i % 3 == 2) {
+          layer.rope = {.base = 1e6, .scaling = RopeSpec::Scaling::kLinear, .factor = 8};
+        } else {
+          layer.window = kTinyWindow;
+        }
+      }
+  }
   return spec;
 }
 
@@ -83,25 +110,33 @@ DecoderModelWeights TinyModelWeights(const ModelSpec& spec, uint64_t seed, at::S
   const auto random = [&](int64_t rows, int64_t columns, double scale) {
     return (at::randn({rows, columns}, generator, at::kFloat) * scale).to(dtype);
   };
-  const auto norm = [&] { return at::randn({spec.hidden_size}, generator, at::kFloat) * 0.1 + 1.0; };
-  const auto linear = [&](const at::Tensor& weight) {
-    return grouped ? Linear(InGroups(weight), {}, dtype) : Linear(weight);
+  const auto norm_of = [&](int64_t size) { return at::randn({size}, generator, at::kFloat) * 0.1 + 1.0; };
+  const auto norm = [&] { return norm_of(spec.hidden_size); };
+  const auto linear = [&](const at::Tensor& weight, const at::Tensor& bias = {}) {
+    return grouped ? Linear(InGroups(weight), bias, dtype) : Linear(weight, bias);
   };
   const int64_t hidden = spec.hidden_size, q = spec.num_heads * spec.head_dim, kv = spec.num_kv_heads * spec.head_dim;
   const int64_t ff = spec.intermediate_size;
   const double in = 1 / std::sqrt(static_cast<double>(hidden));
   DecoderModelWeights weights;
-  weights.embedding = linear(random(spec.vocab_size, hidden, 1));
+  weights.embedding = linear(random(spec.vocab_size, hidden, 1 / spec.embedding_scale));
   weights.final_norm = norm();
-  for (int64_t layer = 0; layer < spec.num_layers(); ++layer) {
+  for (const LayerSpec& layer : spec.layers) {
     DecoderLayerWeights block;
     block.attention_norm = norm();
-    block.qkv = linear(random(q + 2 * kv, hidden, 2 * in));
+    const at::Tensor qkv = random(q + 2 * kv, hidden, 2 * in);
+    block.qkv = linear(qkv, layer.qkv_bias ? random(1, q + 2 * kv, 0.5)[0] : at::Tensor());
+    if (layer.qk_norm) {
+      block.query_norm = norm_of(spec.head_dim);
+      block.key_norm = norm_of(spec.head_dim);
+    }
+    if (layer.sandwich_norms) block.post_attention_norm = norm();
     block.attention_output = linear(random(hidden, q, in));
     block.mlp_norm = norm();
     const at::Tensor both = random(2 * ff, hidden, in), gate = both.narrow(0, 0, ff), up = both.narrow(0, ff, ff);
     block.gate_up = grouped ? GatedLinear(InGroups(gate), InGroups(up), dtype) : GatedLinear(gate, up);
     block.down = linear(random(hidden, ff, in));
+    if (layer.sandwich_norms) block.post_mlp_norm = norm();
     weights.layers.push_back(std::move(block));
   }
   return weights;
@@ -129,11 +164,12 @@ std::shared_ptr<const Tokenizer> TinyTokenizer() {
 std::shared_ptr<const LoadedModel> MakeTinyLoadedModel(const TinyModelOptions& options) {
   LoadedModel loaded;
   loaded.id = "tiny";
-  loaded.display_name = "Tiny random Llama";
-  loaded.fingerprint = absl::StrCat("tiny-", options.num_layers, "-", options.hidden_size, "-", options.seed);
+  loaded.display_name = "Tiny random model";
+  loaded.model = MakeTinyModel(options);
+  loaded.fingerprint = absl::StrCat("tiny-", loaded.model->spec().architecture, "-", options.num_layers, "-",
+                                    options.hidden_size, "-", options.seed);
   loaded.quantization = "F32";
   loaded.precision = options.grouped ? "file" : options.dtype == at::kFloat ? "float32" : "bfloat16";
-  loaded.model = MakeTinyModel(options);
   loaded.tokenizer = TinyTokenizer();
   loaded.mask_token = 259;
   std::shared_ptr<const ChatTemplate> chat = OrDie(ChatTemplate::Create(

@@ -1,4 +1,4 @@
-// A seeded random Llama small enough for tests that run it thousands of times.
+// A seeded random model of any architecture small enough for tests that run it thousands of times.
 #ifndef TRIMTAB_MODELS_TESTING_TINY_MODEL_H_
 #define TRIMTAB_MODELS_TESTING_TINY_MODEL_H_
 
@@ -11,7 +11,13 @@
 
 namespace trimtab {
 
+// What sets the architectures apart: Qwen2 has biases; Mistral windows of kTinyWindow; Gemma 3 all norms, windows in
+// two layers of three with a rotary embedding of their own, scaled embeddings, a scale of scores and a gated GELU.
+enum class TinyArchitecture { kLlama, kQwen2, kMistral, kGemma3 };
+constexpr int64_t kTinyWindow = 16;
+
 struct TinyModelOptions {
+  TinyArchitecture architecture = TinyArchitecture::kLlama;
   int64_t num_layers = 4;
   int64_t hidden_size = 32;
   int64_t num_heads = 4;

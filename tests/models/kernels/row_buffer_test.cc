@@ -75,23 +75,38 @@ TEST(NormalizeRowTest, MatchesReference) {
   }
 }
 
+TEST(NormalizeInPlaceTest, IsTheSameNorm) {
+  at::manual_seed(4);
+  for (const int64_t size : {3, 37, 256}) {
+    at::Tensor x = at::randn({1, size}) * 3;
+    const at::Tensor weight = at::randn({size});
+    RowBuffer buffer;
+    buffer.Reset(RowForm::kFloat32, 1, size);
+    NormalizeRow(x.const_data_ptr<float>(), weight.const_data_ptr<float>(), size, 1e-5f, buffer, 0);
+    NormalizeInPlace(x.mutable_data_ptr<float>(), weight.const_data_ptr<float>(), size, 1e-5f);
+    EXPECT_TRUE(at::equal(x, Read(buffer, 1))) << size;
+  }
+}
+
 TEST(GateRowTest, MatchesReferenceAndStaysFinite) {
   at::manual_seed(3);
   for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
-    for (const int64_t size : {1, 8, 37, 192}) {
+    for (const int64_t size : {1, 8, 16, 37, 192}) {
       const at::Tensor gate = at::randn({size}) * 8, up = at::randn({size});
       at::Tensor out = at::empty({size}, at::kFloat);
       GateRow(gate.const_data_ptr<float>(), up.const_data_ptr<float>(), size, activation,
               out.mutable_data_ptr<float>());
       EXPECT_TRUE(at::allclose(out, ref::GatedProduct(gate, up, activation), 1e-5, 1e-5)) << size;
     }
-    const at::Tensor extreme = at::tensor({-1e4f, -100.f, -88.f, 0.f, 88.f, 100.f, 1e4f, 1.f});
-    at::Tensor out = at::empty({8}, at::kFloat);
-    GateRow(extreme.const_data_ptr<float>(), extreme.const_data_ptr<float>(), 8, activation,
+    // Sixteen for wide vectors, eight for others.
+    const at::Tensor extreme = at::tensor({-1e4f, -100.f, -88.f, 0.f, 88.f, 100.f, 1e4f, 1.f}).repeat({3});
+    at::Tensor out = at::empty({24}, at::kFloat);
+    GateRow(extreme.const_data_ptr<float>(), extreme.const_data_ptr<float>(), 24, activation,
             out.mutable_data_ptr<float>());
     EXPECT_TRUE(at::isfinite(out).all().item<bool>()) << out;
-    const at::Tensor nan = at::full({8}, NAN);
-    GateRow(nan.const_data_ptr<float>(), nan.const_data_ptr<float>(), 8, activation, out.mutable_data_ptr<float>());
+    EXPECT_TRUE(at::allclose(out.narrow(0, 0, 8), out.narrow(0, 16, 8), 1e-5, 1e-30)) << out;
+    const at::Tensor nan = at::full({24}, NAN);
+    GateRow(nan.const_data_ptr<float>(), nan.const_data_ptr<float>(), 24, activation, out.mutable_data_ptr<float>());
     EXPECT_TRUE(at::isnan(out).all().item<bool>());
   }
 }

@@ -19,13 +19,16 @@ constexpr int64_t kBlockSize = 4;
 constexpr int64_t kPromptLength = 22;  // five full blocks and a half
 constexpr int64_t kOutput = 10;
 
-// How weights and cache are kept: every form that serves.
-enum class Form { kFloat32, kBFloat16, kIntegers };
+// How weights and cache are kept: every form that serves, and a model whose layers have windows shorter than the
+// prompt.
+enum class Form { kFloat32, kBFloat16, kIntegers, kGemma3 };
 
 std::shared_ptr<const LoadedModel> ModelIn(Form form) {
-  return MakeTinyLoadedModel({.num_layers = 3,
-                              .dtype = form == Form::kBFloat16 ? at::kBFloat16 : at::kFloat,
-                              .grouped = form == Form::kIntegers});
+  return MakeTinyLoadedModel(
+      {.architecture = form == Form::kGemma3 ? TinyArchitecture::kGemma3 : TinyArchitecture::kLlama,
+       .num_layers = 3,
+       .dtype = form == Form::kBFloat16 ? at::kBFloat16 : at::kFloat,
+       .grouped = form == Form::kIntegers});
 }
 
 EngineConfig ConfigFor(const CausalModel& model, bool caching, int64_t blocks) {
@@ -190,21 +193,22 @@ TEST_P(ContaminationTest, TheAnswerBecomesTheNextPrompt) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ContaminationTest,
-                         testing::Combine(testing::Values(ApplyTo::kAll, ApplyTo::kFromLastPrompt, ApplyTo::kResponse),
-                                          testing::Bool(),
-                                          testing::Values(Form::kFloat32, Form::kBFloat16, Form::kIntegers)),
-                         [](const auto& info) {
-                           const ApplyTo apply_to = std::get<0>(info.param);
-                           const Form form = std::get<2>(info.param);
-                           const std::string name = apply_to == ApplyTo::kAll              ? "All"
-                                                    : apply_to == ApplyTo::kFromLastPrompt ? "FromLastPrompt"
-                                                                                           : "Response";
-                           return name + (std::get<1>(info.param) ? "Together" : "InTurn") +
-                                  (form == Form::kFloat32    ? "Float32"
-                                   : form == Form::kBFloat16 ? "BFloat16"
-                                                             : "Integers");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    All, ContaminationTest,
+    testing::Combine(testing::Values(ApplyTo::kAll, ApplyTo::kFromLastPrompt, ApplyTo::kResponse), testing::Bool(),
+                     testing::Values(Form::kFloat32, Form::kBFloat16, Form::kIntegers, Form::kGemma3)),
+    [](const auto& info) {
+      const ApplyTo apply_to = std::get<0>(info.param);
+      const Form form = std::get<2>(info.param);
+      const std::string name = apply_to == ApplyTo::kAll              ? "All"
+                               : apply_to == ApplyTo::kFromLastPrompt ? "FromLastPrompt"
+                                                                      : "Response";
+      return name + (std::get<1>(info.param) ? "Together" : "InTurn") +
+             (form == Form::kFloat32    ? "Float32"
+              : form == Form::kBFloat16 ? "BFloat16"
+              : form == Form::kIntegers ? "Integers"
+                                        : "Gemma3");
+    });
 
 }  // namespace
 }  // namespace trimtab
