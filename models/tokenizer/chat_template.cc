@@ -170,7 +170,11 @@ absl::StatusOr<std::vector<RenderedPart>> ChatTemplate::RenderParts(const std::v
     const jinja::value_string gathered = jinja::runtime::gather_string_parts(result);
     std::vector<RenderedPart> parts;
     for (jinja::string_part& part : gathered->val_str.parts) {
-      if (!part.val.empty()) parts.push_back({std::move(part.val), part.is_input});
+      if (!parts.empty() && parts.back().is_marked == part.is_input) {
+        parts.back().text += part.val;
+      } else if (!part.val.empty()) {
+        parts.push_back({std::move(part.val), part.is_input});
+      }
     }
     return parts;
   } catch (const std::exception& error) {

@@ -43,8 +43,8 @@ class ChatTemplate {
   // message may spell control tokens.
   absl::StatusOr<std::string> Render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
 
-  // As Render, in parts that tell where text of those messages stands for which `is_marked(index)` holds. A template
-  // that takes a message apart (split) may lose the mark of some of its text, never the other way round.
+  // As Render, in parts that tell where text of those messages stands for which `is_marked(index)` holds. Text that a
+  // template makes of a marked one (split, replace, join) is marked too, as a whole; what it writes as JSON is not.
   absl::StatusOr<std::vector<RenderedPart>> RenderParts(const std::vector<ChatMessage>& messages,
                                                         bool add_generation_prompt,
                                                         absl::FunctionRef<bool(size_t)> is_marked) const;

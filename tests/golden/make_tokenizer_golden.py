@@ -195,6 +195,66 @@ LLAMA3_TEMPLATE = (
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}")
 
 
+GEMMA3_TEMPLATE = """{{ bos_token }}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- if messages[0]['content'] is string -%}
+        {%- set first_user_prefix = messages[0]['content'] + '
+
+' -%}
+    {%- else -%}
+        {%- set first_user_prefix = messages[0]['content'][0]['text'] + '
+
+' -%}
+    {%- endif -%}
+    {%- set loop_messages = messages[1:] -%}
+{%- else -%}
+    {%- set first_user_prefix = "" -%}
+    {%- set loop_messages = messages -%}
+{%- endif -%}
+{%- for message in loop_messages -%}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}
+    {%- endif -%}
+    {%- if (message['role'] == 'assistant') -%}
+        {%- set role = "model" -%}
+    {%- else -%}
+        {%- set role = message['role'] -%}
+    {%- endif -%}
+    {{ '<start_of_turn>' + role + '
+' + (first_user_prefix if loop.first else "") }}
+    {%- if message['content'] is string -%}
+        {{ message['content'] | trim }}
+    {%- elif message['content'] is iterable -%}
+        {%- for item in message['content'] -%}
+            {%- if item['type'] == 'image' -%}
+                {{ '<start_of_image>' }}
+            {%- elif item['type'] == 'text' -%}
+                {{ item['text'] | trim }}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- else -%}
+        {{ raise_exception("Invalid content type") }}
+    {%- endif -%}
+    {{ '<end_of_turn>
+' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{'<start_of_turn>model
+'}}
+{%- endif -%}
+"""
+# Llama 2's, in its short form.
+LLAMA2_TEMPLATE = (
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = "
+    "messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}"
+    "{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ "
+    "raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + "
+    "'\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}")
+
+
 def conversation(rng):
     """Messages without control tokens."""
     def content():
@@ -231,17 +291,26 @@ def main():
     reference, fields = load(smollm2)
     vocabulary = lambda name: load(os.path.join(folder, "ggml-vocab-%s.gguf" % name))
     others = [vocabulary(name) for name in ("gpt-2", "llama-bpe", "qwen2")]
+    spm = [load(gemma3)[0], vocabulary("llama-spm")[0]]
     if not os.path.exists(UNIGRAM):
         os.makedirs(os.path.dirname(UNIGRAM), exist_ok=True)
         with open(UNIGRAM, "w", encoding="utf-8") as out:
             json.dump(unigram_json(3 * (SENTENCES + CODE) + __doc__.split("\n")), out, ensure_ascii=False)
     unigram = Tokenizer.from_file(UNIGRAM)
-    sentencepiece = [load(gemma3)[0], vocabulary("llama-spm")[0], unigram]
-    write_texts(reference, [o[0] for o in others], sentencepiece, os.path.join(output, "tokenizer_golden.txt"))
+    write_texts(reference, [o[0] for o in others], spm + [unigram], os.path.join(output, "tokenizer_golden.txt"))
     template = lambda f: f["tokenizer.chat_template"].contents()
+
+    def file(name):
+        with open(os.path.join(folder, "templates", name), encoding="utf-8") as source:
+            return source.read()
     write_conversations([("smollm2", (reference, template(fields), "<|im_start|>", "<|im_end|>"), 300),
                          ("qwen2", (others[2][0], template(others[2][1]), "<|endoftext|>", "<|im_end|>"), 100),
-                         ("llama-bpe", (others[1][0], LLAMA3_TEMPLATE, "<|begin_of_text|>", "<|eot_id|>"), 100)],
+                         ("llama-bpe", (others[1][0], LLAMA3_TEMPLATE, "<|begin_of_text|>", "<|eot_id|>"), 100),
+                         ("gemma3", (spm[0], GEMMA3_TEMPLATE, "<bos>", "<eos>"), 40),
+                         ("llama-bpe", (others[1][0], file("meta-llama-Llama-3.1-8B-Instruct.jinja"), "<|begin_of_text|>", "<|eot_id|>"), 40),
+                         ("qwen2", (others[2][0], file("Qwen-Qwen2.5-7B-Instruct.jinja"), "<|endoftext|>", "<|im_end|>"), 40),
+                         ("llama-spm", (spm[1], LLAMA2_TEMPLATE, "<s>", "</s>"), 40),
+                         ("llama-spm", (spm[1], file("mistralai-Mistral-Nemo-Instruct-2407.jinja"), "<s>", "</s>"), 40)],
                         os.path.join(output, "chat_golden.jsonl"))
 
 

@@ -122,3 +122,13 @@ def unigram_json(texts):
 
 
 UNIGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "unigram", "tokenizer.json")
+
+
+def small_bpe_json(unigram):
+    """A small BPE of characters with byte fallback: the texts of `unigram`, with merges by its scores."""
+    scores = {text: score for text, score in unigram["model"]["vocab"]}
+    vocab = {text: i for i, text in enumerate(scores)}
+    usable = {text: score for text, score in scores.items() if not text.startswith("<")}
+    merges = derive_merges({text: vocab[text] for text in usable}, usable)
+    model = {"vocab": vocab, "merges": [list(merge) for merge in merges], "unk_token": "<unk>", "byte_fallback": True}
+    return tokenizer_json(unigram["added_tokens"], unigram["normalizer"], unigram["pre_tokenizer"], unigram["decoder"], model)

@@ -53,6 +53,23 @@ TEST(ChatTemplateTest, PartsTellWhoseTextItIs) {
   EXPECT_FALSE((*parts)[2].is_marked);
 }
 
+TEST(ChatTemplateTest, WhatIsMadeOfAMarkedTextIsMarked) {
+  for (const char* expression :
+       {"messages[0].content.split('-')[0]", "messages[0].content.split('-')[1]",
+        "messages[0].content.rsplit('-', 1)[1]", "messages[0].content | replace('-', '')", "messages[0].content[1:]",
+        "messages[0].content[1]", "messages[0].content.split('-') | join('')", "messages[0].content | upper",
+        "messages[0].content | trim", "('T' + messages[0].content) | replace('-', '')",
+        "'{}'.format(messages[0].content)", "messages[0].content | indent(2)"}) {
+    const auto parts =
+        Create("{{ " + std::string(expression) + " }}")->RenderParts({{"user", "ab-cd"}}, false, [](size_t) {
+          return true;
+        });
+    ASSERT_TRUE(parts.ok()) << expression << parts.status();
+    ASSERT_EQ(parts->size(), 1u) << expression;
+    EXPECT_TRUE(parts->front().is_marked) << expression;
+  }
+}
+
 TEST(ChatTemplateTest, BrokenUtf8InMessagesIsReplaced) {
   EXPECT_EQ(*Create("{{ messages[0].content }}")->Render({{"user", "a\xFF"}}, false), "a\xEF\xBF\xBD");
 }

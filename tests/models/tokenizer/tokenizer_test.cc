@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "server/base/error.h"
@@ -213,6 +214,52 @@ TEST(TokenizerTest, SpecialIdsFromGguf) {
   EXPECT_THAT(TestTokenizer("llama-bpe")->end_of_generation(), ElementsAre(128001, 128009));
 }
 
+TEST(TokenizerTest, EachFamilysAnswersEnd) {
+  const auto ends = [](const char* name) {
+    std::vector<std::string> texts;
+    const auto tokenizer = TestTokenizer(name);
+    for (const TokenId id : tokenizer->end_of_generation()) texts.push_back(tokenizer->TokenBytes(id));
+    return texts;
+  };
+  EXPECT_THAT(ends("gpt-2"), ElementsAre("<|endoftext|>"));
+  EXPECT_THAT(ends("qwen2"), ElementsAre("<|endoftext|>", "<|im_end|>"));
+  EXPECT_THAT(ends("gemma3"), ElementsAre("<eos>", "<end_of_turn>"));  // not its markup "</s>"
+  EXPECT_THAT(ends("llama-spm"), ElementsAre("</s>"));
+  // Tokens that the file names.
+  GgufVocabulary vocabulary = LoadTestVocabulary("gpt-2").vocabulary;
+  vocabulary.end_of_generation = {5, 3};
+  EXPECT_THAT((*Tokenizer::FromGguf(vocabulary))->end_of_generation(), ElementsAre(3, 5, 50256));
+  vocabulary.end_of_generation = {50257};
+  ExpectInvalid(Tokenizer::FromGguf(vocabulary).status());
+}
+
+TEST(TokenizerTest, SentencePieceFromGguf) {
+  const auto llama = TestTokenizer("llama-spm"), gemma = TestTokenizer("gemma3");
+  EXPECT_EQ(llama->prompt_prefix(), std::vector<TokenId>{1});
+  EXPECT_EQ(gemma->prompt_prefix(), std::vector<TokenId>{2});
+  // Llama 2 puts a space before a text, and its decoder takes it away; Gemma does neither.
+  EXPECT_EQ(llama->TokenBytes(llama->Encode("Hello", kParse)[0]), " Hello");
+  EXPECT_EQ(llama->Decode(llama->Encode("Hello", kParse), false), "Hello");
+  EXPECT_EQ(gemma->TokenBytes(gemma->Encode("Hello", kParse)[0]), "Hello");
+  EXPECT_EQ(gemma->Find(" the"), gemma->Encode(" the", kParse)[0]);
+  // What conversions call user-defined: turn marks are control tokens, markup is text.
+  EXPECT_TRUE(gemma->IsSpecial(*gemma->Find("<start_of_image>")));
+  EXPECT_FALSE(gemma->IsSpecial(*gemma->Find("<table>")));
+  EXPECT_THAT(gemma->Encode("<table>\n\n", kPlain), ElementsAre(168, 108));
+  // The prompt of the golden continuation of Gemma-3-270M.
+  EXPECT_THAT(gemma->Encode("The capital of France is", kParse), ElementsAre(818, 5279, 529, 7001, 563));
+}
+
+TEST(TokenizerTest, BrokenByteFallbackIsOneMarkPerByte) {
+  const auto gemma = TestTokenizer("gemma3");
+  const std::string mark = "\xEF\xBF\xBD";
+  const TokenId first = *gemma->Find("\xE6"), second = *gemma->Find("\x97"), third = *gemma->Find("\xA5");
+  EXPECT_EQ(gemma->Decode({first, second, third}, false), "\u65e5");
+  EXPECT_EQ(gemma->Decode({first, second}, false), mark + mark);
+  EXPECT_EQ(gemma->Decode({first, second, *gemma->Find("a")}, false), mark + mark + "a");
+  EXPECT_EQ(gemma->Decode({first, second, third, first}, false), "\u65e5" + mark);
+}
+
 TEST(TokenizerTest, PaddingRowsAreNoTokens) {
   const auto tokenizer = TestTokenizer("qwen2");
   EXPECT_EQ(tokenizer->vocab_size(), 151936);
@@ -351,6 +398,14 @@ TEST(TokenizerTest, BrokenGgufVocabulary) {
   ExpectInvalid(build({.tokens = {"a", "b"}, .eos = 2}));
   ExpectInvalid(build({.tokens = {"a", "b"}, .bos = -1}));
   ExpectInvalid(build({.tokens = std::vector<std::string>((1 << 20) + 1, "a")}));
+  const auto spm = [](std::vector<float> scores) {
+    return Tokenizer::FromGguf({.model = "llama", .tokens = {"a", "b", "ab"}, .scores = std::move(scores)}).status();
+  };
+  EXPECT_TRUE(spm({0, 0, -1}).ok());
+  ExpectInvalid(spm({}));
+  ExpectInvalid(spm({0, 0}));
+  ExpectInvalid(spm({0, 0, 0, 0}));
+  ExpectInvalid(spm({0, 0, std::numeric_limits<float>::quiet_NaN()}));
 }
 
 void ExpectRoundTrip(const char* name, const std::string& text) {
@@ -369,6 +424,8 @@ TEST(TokenizerTest, LongRunsTakeNearLinearWork) {
   // Quadratic work on any of these would take minutes.
   for (const char* unit : {"a", " ", "\xE6\x97\xA5", "<"}) ExpectRoundTrip("smollm2", Megabyte(unit));
   for (const char* unit : {"\n", "\t ", "0"}) ExpectRoundTrip("llama-bpe", Megabyte(unit) + "x");
+  for (const char* unit : {" ", "a", "\xE6\x97\xA5", "\xF0\x9F\xAB\xA0", "the "})
+    ExpectRoundTrip("gemma3", Megabyte(unit));
   // Combining marks out of their canonical order, which NFC has to sort: acute (230) before cedilla (202).
   const auto qwen2 = TestTokenizer("qwen2");
   const std::string marks = Megabyte("\xCC\x81") + Megabyte("\xCC\xA7");
