@@ -20,6 +20,7 @@
 namespace trimtab {
 
 class EngineMetrics;
+class EngineThread;
 
 struct EngineConfig {
   int64_t kv_cache_bytes = int64_t{512} << 20;
@@ -27,12 +28,14 @@ struct EngineConfig {
   int64_t max_running_requests = 64;   // sequences in a step
   int64_t max_waiting_requests = 256;  // beyond it Submit answers QUEUE_FULL
   int64_t max_step_tokens = 512;       // token budget of a step: bounds the wait that a long prompt causes
-  // A step in which interactive answers go on takes in only so much of waiting prompts that it should stay within this
-  // (StepCost learns how much that is); infinite: max_step_tokens alone decides.
+  // A step in which interactive answers begin or go on takes in only so much of further prompts that it should stay
+  // within this (StepCost learns how much that is); infinite: max_step_tokens alone decides.
   absl::Duration max_step_time = absl::Milliseconds(50);
   // Of one tenant; 0: no bound. Beyond the first Submit answers QUOTA_EXCEEDED, beyond the second requests wait.
   int64_t max_waiting_per_tenant = 0, max_running_per_tenant = 0;
-  int64_t steering_slots = 64;
+  // Different vectors that the requests of a step may use; strengths take none. A slot takes memory (layers * hidden
+  // size * 4 bytes) from its first use.
+  int64_t steering_slots = 256;
   int64_t max_context = 0;  // 0: the model's context length; the cache's capacity bounds it too
   absl::Duration stall_timeout = absl::Seconds(30);  // a consumer that takes nothing for so long is cancelled
   bool prefix_caching = true;
@@ -82,10 +85,10 @@ class Engine final : public Scorer {
   const LoadedModel& model() const { return *model_; }
 
  private:
-  class Impl;
-  Engine(std::shared_ptr<const LoadedModel> model, std::unique_ptr<Impl> impl);
+  Engine(std::shared_ptr<const LoadedModel> model, std::unique_ptr<EngineThread> thread);
+
   std::shared_ptr<const LoadedModel> model_;
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<EngineThread> thread_;
 };
 
 }  // namespace trimtab

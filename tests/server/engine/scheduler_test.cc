@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "absl/strings/str_cat.h"
 #include "tests/server/engine/scheduler_fixture.h"
 
 namespace trimtab {
@@ -191,6 +192,18 @@ TEST_F(SchedulerTest, WaitsForSteeringSlotsWithoutHoldingUnsteeredRequestsUp) {
   EXPECT_EQ(rows.count("d"), 1);
   RunAll();
   for (const char* id : {"a", "b", "c", "d"}) ExpectAsAlone(id);
+}
+
+TEST_F(SchedulerTest, StrengthsOfOneVectorShareASlot) {
+  Make({.num_blocks = 64, .block_size = 4, .prefix_caching = false}, /*slots=*/4);
+  for (int i = 0; i < 16; ++i) {
+    Submit(absl::StrCat(i), Prompt(4),
+           {.plan = FakePlan({{FakeVector(1), 0.1f * static_cast<float>(i + 1)}}, ApplyTo::kAll)});
+  }
+  EXPECT_EQ(Step().size(), 16) << "all in one step, with one slot";
+  EXPECT_EQ(slots_->references(), 16);
+  RunAll();
+  for (int i = 0; i < 16; ++i) ExpectAsAlone(absl::StrCat(i));
 }
 
 TEST_F(SchedulerTest, CancelTakesEffectBeforeTheNextStep) {

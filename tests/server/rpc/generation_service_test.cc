@@ -3,89 +3,16 @@
 #include <grpcpp/client_context.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <chrono>
-#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "tests/server/rpc/fake_model.h"
-#include "tests/server/rpc/test_server.h"
+#include "tests/server/rpc/generation_service_fixture.h"
 
 namespace trimtab {
 namespace {
 
-std::shared_ptr<const SteeringVector> MakeVector(const std::string& fingerprint) {
-  SteeringVectorSpec spec;
-  spec.model_fingerprint = fingerprint;
-  spec.method = "grains";
-  spec.hidden_size = 2;
-  spec.layers = {{.layer = 1, .direction = {0.6f, 0.8f}}};
-  auto vector = SteeringVector::Create(std::move(spec));
-  EXPECT_TRUE(vector.ok()) << vector.status();
-  return *vector;
-}
-
-class GenerationServiceTest : public ::testing::Test {
- protected:
-  GenerationServiceTest() {
-    models_.Add(model_);
-    environment_.models = &models_;
-    environment_.vectors = &vectors_;
-    environment_.clock = &clock_;
-    environment_.prep = &prep_;
-    environment_.egress = &egress_;
-    environment_.id_prefix = "test";
-    service_ = std::make_unique<GenerationServiceImpl>(environment_);
-    server_ = std::make_unique<TestServer>(std::vector<grpc::Service*>{service_.get()});
-    stub_ = v1::GenerationService::NewStub(server_->channel);
-  }
-
-  void PutObjective(ServedObjective::State state = ServedObjective::State::kActive) {
-    auto objective = std::make_shared<ServedObjective>();
-    objective->name = "models/fake/objectives/calm";
-    objective->state = state;
-    objective->active_revision = 2;
-    objective->revisions = {{1, MakeVector("fingerprint-of-other")}, {2, vector_}};
-    objective->default_strength = 0.05f;
-    objective->max_strength = 0.3f;
-    vectors_.Put(objective);
-  }
-
-  static v1::GenerateRequest Prompt(const std::string& text) {
-    v1::GenerateRequest request;
-    request.set_model("models/fake");
-    request.set_prompt(text);
-    return request;
-  }
-
-  grpc::Status Generate(const v1::GenerateRequest& request, v1::GenerateResponse* response) {
-    grpc::ClientContext context;
-    return stub_->Generate(&context, request, response);
-  }
-
-  // All pieces of a stream.
-  grpc::Status Stream(const v1::GenerateRequest& request, std::vector<v1::GenerateResponse>* pieces) {
-    grpc::ClientContext context;
-    auto reader = stub_->StreamGenerate(&context, request);
-    v1::GenerateResponse piece;
-    while (reader->Read(&piece)) pieces->push_back(piece);
-    return reader->Finish();
-  }
-
-  RealClock clock_;
-  const std::shared_ptr<FakeModel> model_ = std::make_shared<FakeModel>();
-  const std::shared_ptr<const SteeringVector> vector_ = MakeVector("fingerprint-of-fake");
-  ModelDirectory models_;
-  VectorStore vectors_;
-  Executor prep_{2, 1000};
-  Executor egress_{2, 1000};
-  CallEnvironment environment_;
-  std::unique_ptr<GenerationServiceImpl> service_;
-  std::unique_ptr<TestServer> server_;
-  std::unique_ptr<v1::GenerationService::Stub> stub_;
-};
+using GenerationServiceTest = GenerationServiceFixture;
 
 TEST_F(GenerationServiceTest, UnaryGivesTheWholeAnswer) {
   v1::GenerateRequest request = Prompt("gr\xC3\xBC\xC3\x9F dich");
@@ -295,138 +222,6 @@ TEST_F(GenerationServiceTest, PassesTheEnginesRefusalsOn) {
     status = Stream(Prompt("x"), &pieces);
     EXPECT_EQ(GetErrorDetail(FromGrpcStatus(status)), GetErrorDetail(refusal));
   }
-}
-
-TEST_F(GenerationServiceTest, AFailureUnderWayIsTheCallsStatus) {
-  model_->set_script(
-      {.answer = "abc", .failure = ReasonError(absl::StatusCode::kInternal, kNonFinite, "activations are not finite")});
-  v1::GenerateResponse response;
-  EXPECT_EQ(Reason(Generate(Prompt("x"), &response)), "NON_FINITE");
-  std::vector<v1::GenerateResponse> pieces;
-  const grpc::Status status = Stream(Prompt("x"), &pieces);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::INTERNAL);
-  EXPECT_EQ(Reason(status), "NON_FINITE");
-}
-
-TEST_F(GenerationServiceTest, CancellingReachesTheEngine) {
-  model_->set_script({.answer = "x", .endless = true});
-  v1::GenerateRequest request = Prompt("x");
-  request.mutable_config()->set_max_output_tokens(1 << 20);
-  grpc::ClientContext context;
-  auto reader = stub_->StreamGenerate(&context, request);
-  v1::GenerateResponse piece;
-  ASSERT_TRUE(reader->Read(&piece));
-  context.TryCancel();
-  while (reader->Read(&piece)) {
-  }
-  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  model_->WaitForIdle();
-  ASSERT_FALSE(model_->aborts().empty());
-  EXPECT_EQ(model_->aborts()[0], FinishReason::kCancelled);
-
-  // A unary call that has produced nothing yet.
-  model_->set_script({.hang = true});
-  grpc::ClientContext unary;
-  std::thread canceller([&] {
-    model_->WaitForSubmitted(2);
-    unary.TryCancel();
-  });
-  v1::GenerateResponse response;
-  EXPECT_EQ(stub_->Generate(&unary, Prompt("x"), &response).error_code(), grpc::StatusCode::CANCELLED);
-  canceller.join();
-  model_->WaitForIdle();
-}
-
-TEST_F(GenerationServiceTest, DeadlinesReachTheEngine) {
-  model_->set_script({.hang = true});
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
-  v1::GenerateResponse response;
-  EXPECT_EQ(stub_->Generate(&context, Prompt("x"), &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  model_->WaitForIdle();
-  EXPECT_LT(model_->last_request().deadline, clock_.Now() + absl::Seconds(10));
-}
-
-TEST_F(GenerationServiceTest, ASlowReaderPausesItsSequenceAndLosesNothing) {
-  // Far more than gRPC buffers by itself: the engine must get ahead of the reader.
-  model_->set_script({.answer = "abcdefghij", .endless = true});
-  v1::GenerateRequest request = Prompt("x");
-  request.mutable_config()->set_max_output_tokens(200'000);
-  request.mutable_config()->set_logprobs(20);
-  grpc::ClientContext context;
-  auto reader = stub_->StreamGenerate(&context, request);
-  model_->WaitForPause();
-  std::string text;
-  v1::GenerateResponse piece;
-  while (reader->Read(&piece)) text += piece.text();
-  ASSERT_TRUE(reader->Finish().ok());
-  ASSERT_EQ(text.size(), 200'000u);
-  for (size_t i = 0; i < text.size(); ++i) ASSERT_EQ(text[i], static_cast<char>('a' + i % 10)) << i;
-  EXPECT_EQ(piece.finish_reason(), v1::FINISH_REASON_LENGTH);
-}
-
-TEST_F(GenerationServiceTest, AReaderThatStallsIsBrokenOff) {
-  model_->set_script({.answer = "abcdefghij", .endless = true, .stall = true});
-  v1::GenerateRequest request = Prompt("x");
-  request.mutable_config()->set_max_output_tokens(1'000'000);
-  request.mutable_config()->set_logprobs(20);
-  grpc::ClientContext context;
-  auto reader = stub_->StreamGenerate(&context, request);
-  model_->WaitForSubmitted(1);
-  model_->WaitForIdle();
-  // The server ends by itself: shutting down without a deadline does not hang.
-  v1::GenerateResponse piece;
-  while (reader->Read(&piece)) {
-  }
-  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
-}
-
-TEST_F(GenerationServiceTest, ShutdownEndsEveryCall) {
-  model_->set_script({.hang = true});
-  std::vector<std::thread> clients;
-  std::atomic<int> ended = 0;
-  for (int i = 0; i < 8; ++i) {
-    clients.emplace_back([&, i] {
-      grpc::ClientContext context;
-      v1::GenerateResponse response;
-      if (i % 2 == 0) {
-        EXPECT_FALSE(stub_->Generate(&context, Prompt("x"), &response).ok());
-      } else {
-        auto reader = stub_->StreamGenerate(&context, Prompt("x"));
-        EXPECT_FALSE(reader->Read(&response));
-        EXPECT_FALSE(reader->Finish().ok());
-      }
-      ++ended;
-    });
-  }
-  model_->WaitForSubmitted(8);
-  server_->server->Shutdown(absl::Now());
-  for (std::thread& client : clients) client.join();
-  EXPECT_EQ(ended, 8);
-  model_->WaitForIdle();
-}
-
-TEST_F(GenerationServiceTest, ManyCallsAtOnceDoNotMix) {
-  std::vector<std::thread> clients;
-  for (int i = 0; i < 16; ++i) {
-    clients.emplace_back([&, i] {
-      for (int round = 0; round < 5; ++round) {
-        const std::string text = absl::StrCat("client ", i, " round ", round);
-        if (i % 2 == 0) {
-          v1::GenerateResponse response;
-          EXPECT_TRUE(Generate(Prompt(text), &response).ok());
-          EXPECT_EQ(response.text(), text);
-        } else {
-          std::vector<v1::GenerateResponse> pieces;
-          EXPECT_TRUE(Stream(Prompt(text), &pieces).ok());
-          std::string joined;
-          for (const v1::GenerateResponse& piece : pieces) joined += piece.text();
-          EXPECT_EQ(joined, text);
-        }
-      }
-    });
-  }
-  for (std::thread& client : clients) client.join();
 }
 
 TEST_F(GenerationServiceTest, ScoresEachContinuation) {
