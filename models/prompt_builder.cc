@@ -23,7 +23,7 @@ absl::StatusOr<BuiltPrompt> PromptBuilder::BuildChat(const std::vector<ChatMessa
 
 absl::StatusOr<BuiltPrompt> PromptBuilder::BuildRaw(std::string_view text) const {
   BuiltPrompt prompt;
-  if (add_bos_ && tokenizer_->bos()) prompt.tokens.push_back(*tokenizer_->bos());
+  if (add_bos_) prompt.tokens = tokenizer_->prompt_prefix();
   const std::vector<TokenId> tokens = tokenizer_->Encode(text, Tokenizer::SpecialTokens::kParse);
   prompt.tokens.insert(prompt.tokens.end(), tokens.begin(), tokens.end());
   for (TokenId token : prompt.tokens) prompt.from_user.push_back(!tokenizer_->IsSpecial(token));

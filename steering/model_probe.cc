@@ -16,6 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/attention/dense_attention.h"
+#include "models/tokenizer/utf8.h"
 #include "server/base/error.h"
 #include "server/base/status_macros.h"
 #include "steering/probe_taps.h"
@@ -110,7 +111,8 @@ absl::StatusOr<EncodedPair> ModelProbe::Encode(const PreferencePair& pair) const
 }
 
 std::string ModelProbe::TokenText(TokenId token) const {
-  return loaded_->tokenizer->Decode({&token, 1}, /*skip_special=*/false);
+  // As inside a text: with the space that SentencePiece leaves out at its beginning.
+  return ReplaceInvalidUtf8(loaded_->tokenizer->TokenBytes(token), loaded_->tokenizer->broken_utf8());
 }
 
 at::Tensor ModelProbe::Embed(const std::vector<TokenId>& tokens) const {

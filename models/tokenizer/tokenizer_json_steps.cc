@@ -184,7 +184,7 @@ absl::Status ReadDecoderSteps(const Json& decoder, TokenDecoderOptions& options,
   } else if (type == "Metaspace") {
     TRIMTAB_ASSIGN_OR_RETURN(const MetaspaceStep metaspace, ReadMetaspace(decoder));
     options.steps.emplace_back(MetaspaceDecoderStep{.replacement = metaspace.replacement,
-                                                 .drop_first = metaspace.scheme != PrependScheme::kNever});
+                                                    .drop_first = metaspace.scheme != PrependScheme::kNever});
   } else {
     return UnsupportedJson("decoder", type);
   }

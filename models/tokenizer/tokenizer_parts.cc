@@ -25,8 +25,10 @@ absl::Status CheckLimits(const TokenizerSpec& spec) {
     return TokenizerFileError(absl::StrCat("vocabulary of more than ", kMaxVocabulary, " tokens"));
   }
   if (spec.merges.size() > kMaxMerges) return TokenizerFileError(absl::StrCat("more than ", kMaxMerges, " merges"));
+  // Deriving merges takes work of the square of a token's length.
+  const size_t max_bytes = spec.derive_merges ? kMaxSplitTokenBytes : kMaxTokenBytes;
   for (size_t id = 0; id < spec.texts.size(); ++id) {
-    if (spec.texts[id].size() > kMaxTokenBytes) return TokenizerFileError(absl::StrCat("token ", id, " is too long"));
+    if (spec.texts[id].size() > max_bytes) return TokenizerFileError(absl::StrCat("token ", id, " is too long"));
   }
   for (const AddedToken& token : spec.added) {
     if (token.id < 0 || static_cast<size_t>(token.id) >= kMaxVocabulary) {

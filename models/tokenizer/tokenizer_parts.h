@@ -70,6 +70,7 @@ struct TokenizerParts {
 inline constexpr size_t kMaxVocabulary = size_t{1} << 20;
 inline constexpr size_t kMaxMerges = size_t{1} << 22;
 inline constexpr size_t kMaxTokenBytes = 16 * 1024;
+inline constexpr size_t kMaxSplitTokenBytes = 512;  // with derive_merges
 inline constexpr size_t kMaxAddedTokenBytes = 1024;
 
 // Checks `spec` and builds. INVALID_ARGUMENT (MODEL_FILE_INVALID) beyond the limits above, for ids out of range, for

@@ -197,7 +197,12 @@ TEST(TokenizerTest, SpecialIdsFromTheFilesBesideIt) {
   EXPECT_EQ(built->unk(), std::nullopt);
   EXPECT_TRUE(built->add_bos());
   EXPECT_THAT(built->end_of_generation(), ElementsAre(3, 10, 11));
+  EXPECT_EQ(built->prompt_prefix(), std::vector<TokenId>{9});
   EXPECT_FALSE(Build(tokenizer, {{"add_bos_token", false}})->add_bos());
+  json longer = tokenizer;  // two tokens before a text, one after it: the last would end a prompt
+  longer["post_processor"]["special_tokens"]["<bos>"]["ids"] = {9, 12};
+  longer["post_processor"]["single"].push_back({{"SpecialToken", {{"id", "<eos>"}, {"type_id", 0}}}});
+  EXPECT_EQ(Build(longer)->prompt_prefix(), (std::vector<TokenId>{9, 12}));
   ExpectInvalid(BuildError(tokenizer, {{"eos_token", "<none>"}}));
 }
 
@@ -403,6 +408,7 @@ TEST(TokenizerTest, BrokenGgufVocabulary) {
   };
   EXPECT_TRUE(spm({0, 0, -1}).ok());
   ExpectInvalid(spm({}));
+  ExpectInvalid(Tokenizer::FromGguf({.model = "llama", .tokens = {std::string(600, 'a')}, .scores = {0}}).status());
   ExpectInvalid(spm({0, 0}));
   ExpectInvalid(spm({0, 0, 0, 0}));
   ExpectInvalid(spm({0, 0, std::numeric_limits<float>::quiet_NaN()}));
