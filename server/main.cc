@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <fstream>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -22,6 +23,7 @@
 #include "server/base/log.h"
 #include "server/build_info.h"
 #include "server/config.h"
+#include "server/dry_run.h"
 
 ABSL_FLAG(std::vector<std::string>, model, {},
           "models to serve, comma-separated: a GGUF file or Hugging Face folder "
@@ -66,6 +68,11 @@ ABSL_FLAG(absl::Duration, drain_delay, absl::ZeroDuration(),
           "after SIGTERM: how long calls are still taken while "
           "health says NOT_SERVING");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30), "after SIGTERM: how long running calls may take to end");
+ABSL_FLAG(bool, dry_run, false,
+          "say which tensors the models need and how much memory serving them takes, compare with the checkpoint, and "
+          "end; a model may be a config.json alone");
+ABSL_FLAG(std::string, device_memory, "",
+          "with --dry_run: memory that the server may use, for example 24GiB; the largest batch is worked out");
 ABSL_FLAG(std::string, port_file, "", "write \"port metrics_port\" here when the server is ready");
 
 namespace trimtab {
@@ -172,6 +179,22 @@ int Main() {
   return EXIT_SUCCESS;
 }
 
+int DryRunMain() {
+  absl::StatusOr<int64_t> memory = 0;
+  if (const std::string text = absl::GetFlag(FLAGS_device_memory); !text.empty()) memory = ParseMemory(text);
+  if (!memory.ok()) {
+    LogError("--device_memory", {{"error", std::string(memory.status().message())}});
+    return EXIT_FAILURE;
+  }
+  const absl::StatusOr<DryRun> run = RunDry(ConfigFromFlags(), *memory);
+  if (!run.ok()) {
+    LogError("dry run", {{"error", std::string(run.status().message())}});
+    return EXIT_FAILURE;
+  }
+  std::cout << run->text << std::flush;
+  return run->complete ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 // Threads that wait for the next operation must not spin: with the default, any other busy thread on the machine (a
 // job, an egress thread) makes an operation 6 to 15 times slower. GNU OpenMP reads its environment when the process
 // starts, so the process starts itself again, once, with the settings it needs; what the operator has set is kept.
@@ -200,5 +223,10 @@ int main(int argc, char** argv) {
     trimtab::LogError("unexpected argument", {{"argument", rest[1]}});
     return EXIT_FAILURE;
   }
-  return trimtab::Main();
+  // `bazelw run` starts programs in a folder of its own; paths on the command line mean the caller's.
+  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
+    trimtab::LogError("cannot go to the folder that this was started from", {{"folder", folder}});
+    return EXIT_FAILURE;
+  }
+  return absl::GetFlag(FLAGS_dry_run) ? trimtab::DryRunMain() : trimtab::Main();
 }

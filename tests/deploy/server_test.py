@@ -123,6 +123,25 @@ class ServerTest(unittest.TestCase):
         for flag in ("--model", "--registry", "--kv_cache_mib", "--drain_timeout"):
             self.assertIn(flag + " (", text)
 
+    def test_a_dry_run_tells_what_a_model_needs(self):
+        run = subprocess.run(["server/trimtab", "--dry_run", f"--model={MODEL}", "--device_memory=1GiB", "--max_context=1024"],
+                             capture_output=True, text=True)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("blk.29.ffn_down.weight", run.stdout)
+        self.assertIn("134,515,008 parameters", run.stdout)
+        self.assertRegex(run.stdout, "Largest batch within 1.00 GiB, 1,024 tokens each:\n  float32 +[0-9]+ sequences")
+        lacking = subprocess.run(["server/trimtab", "--dry_run", f"--model={MODEL}", "--device_memory=much"],
+                                 capture_output=True, text=True)
+        self.assertEqual(lacking.returncode, 1)
+        self.assertIn("such as 24GiB", lacking.stderr)
+
+    def test_paths_are_the_callers(self):
+        # `bazelw run` starts programs elsewhere and says where the caller is.
+        name = os.path.basename(MODEL)
+        run = subprocess.run(["server/trimtab", "--dry_run", f"--model={name}"], capture_output=True, text=True,
+                             env={**os.environ, "BUILD_WORKING_DIRECTORY": os.path.dirname(os.path.abspath(MODEL))})
+        self.assertEqual(run.returncode, 0, run.stderr)
+
     def test_wrong_flags_are_explained(self):
         for flags, words in ((["--model=small=/nowhere.gguf"], "/nowhere.gguf"), ([], "--model"),
                              ([f"--model={MODEL}", "--address=0.0.0.0:1"], "--allow_insecure"),

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <string>
 
 namespace trimtab {
@@ -61,12 +62,25 @@ TEST(QuickstartTest, ShowsEverySection) {
   EXPECT_THAT(output, Not(HasSubstr("\x1b["))) << "no colours in a pipe";
 }
 
+// A model that is fetched only when it is asked for, and that has pairs of its own.
+TEST(QuickstartTest, SaysHowToFetchABaseModelAndWhatItIsSteeredBy) {
+  const Result run = Quickstart("--model gemma3-270m --objective=formal");
+  EXPECT_EQ(run.status, 1);
+  EXPECT_THAT(run.output, HasSubstr(std::filesystem::exists("../gemma3_270m/gemma-3-270m-q4_k_m.gguf")
+                                        ? "--objective must be \"hopeful\" with --model gemma3-270m"
+                                        : "./bazelw run //:quickstart -- --model gemma3-270m"));
+}
+
 TEST(QuickstartTest, ExplainsItsFlags) {
   const Result help = Quickstart("--help");
-  for (const char* flag : {"--objective (", "--keep (", "--quick ("}) EXPECT_THAT(help.output, HasSubstr(flag));
+  for (const char* flag : {"--model (", "--objective (", "--keep (", "--quick ("})
+    EXPECT_THAT(help.output, HasSubstr(flag));
   const Result wrong = Quickstart("--objective=gloomy");
   EXPECT_EQ(wrong.status, 1);
   EXPECT_THAT(wrong.output, HasSubstr("\"cheerful\" or \"formal\""));
+  const Result unknown = Quickstart("--model=llama");
+  EXPECT_EQ(unknown.status, 1);
+  EXPECT_THAT(unknown.output, HasSubstr("\"smollm2\" or \"gemma3-270m\""));
 }
 
 }  // namespace

@@ -195,6 +195,7 @@ TEST_F(TrimctlTest, SaysWhatIsWrong) {
   EXPECT_EQ(Run({}).status, 1);
   EXPECT_EQ(Run({"--help"}).status, 0);
   EXPECT_EQ(Run({"register", "--help"}).status, 0);
+  EXPECT_EQ(Run({"help", "register"}).out, Run({"register", "--help"}).out);
   EXPECT_HAS(Run({"genrate"}).err, "did you mean \"generate\"?");
   EXPECT_HAS(Run({"generate", "hi", "--held_out=x"}).err, "has no flag \"--held_out=x\"");
   EXPECT_HAS(Run({"generate", "hi", "--steer=a=b"}).err, "the strength must be a number");

@@ -47,7 +47,9 @@ ABSL_FLAG(std::string, html, "", "write the audit as a web page to this file");
 ABSL_FLAG(int32_t, pairs, 0, "number of pairs to show, 0 for all");
 
 ABSL_FLAG(std::string, system, "", "instructions before the prompt");
-ABSL_FLAG(bool, raw, false, "give the prompt to the model as it is, without its chat template");
+ABSL_FLAG(
+    bool, raw, false,
+    "give the prompt to the model as it is, without its chat template; a base model has none and takes nothing else");
 ABSL_FLAG(bool, stats, false, "also say what steered, tokens and times");
 ABSL_FLAG(absl::optional<int32_t>, max_output_tokens, absl::nullopt, "most tokens to generate");
 ABSL_FLAG(absl::optional<float>, temperature, absl::nullopt, "0 is greedy");

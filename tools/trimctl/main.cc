@@ -66,6 +66,8 @@ absl::StatusOr<ExitCode> Run(const Command& command, const std::vector<std::stri
 int Main(std::vector<std::string> arguments) {
   const std::vector<Command> commands = AllCommands();
   if (arguments.empty() || !IsHelp(arguments[0])) arguments = CommandFirst(std::move(arguments));
+  // "help generate" is "generate --help".
+  if (arguments.size() > 1 && arguments[0] == "help") arguments = {arguments[1], "--help"};
   if (arguments.empty() || IsHelp(arguments[0])) {
     (arguments.empty() ? std::cerr : std::cout) << GeneralHelp(commands);
     return static_cast<int>(arguments.empty() ? ExitCode::kUsage : ExitCode::kOk);
