@@ -28,6 +28,8 @@ int64_t ParameterCount(const ModelSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
     count += spec.hidden_size * (2 * query + 2 * key + 3 * spec.intermediate_size + 2);
     if (layer.qkv_bias) count += query + 2 * key;
+    if (layer.qk_norm) count += 2 * spec.head_dim;
+    if (layer.sandwich_norms) count += 2 * spec.hidden_size;
     if (layer.output_bias) count += spec.hidden_size;
     if (layer.mlp_bias) count += 2 * spec.intermediate_size + spec.hidden_size;
   }
