@@ -1,5 +1,6 @@
 #include "server/config.h"
 
+#include <filesystem>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -42,8 +43,13 @@ ModelSource ParseModelSource(const std::string& text) {
 }
 
 absl::Status CheckConfig(const ServerConfig& config) {
-  if (config.models.empty()) {
-    return absl::InvalidArgumentError("no model: give --model with a Hugging Face folder or a GGUF file");
+  if (config.models.empty() && config.model_root.empty()) {
+    return absl::InvalidArgumentError(
+        "no model: give --model with a Hugging Face folder or a GGUF file, or --model_root for models that come later");
+  }
+  std::error_code error;
+  if (!config.model_root.empty() && !std::filesystem::is_directory(config.model_root, error)) {
+    return absl::InvalidArgumentError(absl::StrCat("--model_root ", config.model_root, " is not a folder"));
   }
   std::set<std::string> ids;
   for (const std::string& text : config.models) {

@@ -114,6 +114,13 @@ absl::StatusOr<ModelPlan> ModelHost::PlanRemembered(const ModelRecord& record) c
 }
 
 absl::Status ModelHost::CheckFree(const std::string& id) const {
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto released = released_.find(id);
+    if (released != released_.end() && !released->second->HasBeenNotified()) {
+      return ModelNotReadyError(DescribePlan(id, "", v1::Model::STATE_UNLOADING));
+    }
+  }
   const absl::StatusOr<v1::Model> model = directory_.Describe(id);
   if (!model.ok() || model->state() == v1::Model::STATE_FAILED || model->state() == v1::Model::STATE_LOADING) {
     return absl::OkStatus();
@@ -292,6 +299,7 @@ std::shared_ptr<absl::Notification> ModelHost::Release(const std::string& id) {
     if (found == hosted_.end()) return nullptr;
     hosted = std::move(found->second);
     hosted_.erase(found);
+    released_[id] = hosted->gone;
   }
   parts_.metrics.RemoveModel(id);
   return hosted->gone;

@@ -81,8 +81,8 @@ class ModelHost final : public ModelAdmin {
   void BeginUnload(const std::string& id) override ABSL_LOCKS_EXCLUDED(mutex_);
 
   // OK when a load of this id may go on: nothing has it, or a load or a failure. MODEL_EXISTS, MODEL_NOT_READY
-  // (unloading).
-  absl::Status CheckFree(const std::string& id) const;
+  // (unloading, or unloaded but still held by a call).
+  absl::Status CheckFree(const std::string& id) const ABSL_LOCKS_EXCLUDED(mutex_);
   // DEVICE_OUT_OF_MEMORY unless `bytes` and some room for working memory are there.
   absl::Status CheckMemory(int64_t bytes) const;
   // Reads the weights, starts the engine, publishes the model's objectives, then serves it. `step` is told before each
@@ -122,6 +122,8 @@ class ModelHost final : public ModelAdmin {
   ModelDirectory directory_;
   mutable absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<Hosted>, std::less<>> hosted_ ABSL_GUARDED_BY(mutex_);  // by id
+  // Of models that were released last, by id: two of one id would write the same metrics.
+  std::map<std::string, std::shared_ptr<absl::Notification>, std::less<>> released_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace trimtab

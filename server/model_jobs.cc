@@ -167,9 +167,13 @@ absl::Status ModelJobs::CancelJobsOf(const std::string& model) const {
 absl::Status ModelJobs::TakeDown(const std::string& id, JobContext& context) const {
   const std::shared_ptr<absl::Notification> gone = parts_.host.Release(id);
   // Calls end with the engine's requests, jobs at their next checkpoint.
+  const absl::Time deadline = parts_.clock.Now() + parts_.release_timeout;
   while (gone != nullptr && !gone->WaitForNotificationWithTimeout(kLook)) {
     const absl::Status status = context.Checkpoint();
     if (absl::IsUnavailable(status)) return status;
+    if (parts_.clock.Now() < deadline) continue;
+    LogWarning("a call still holds a model that was unloaded", {{"model", id}});
+    break;
   }
   parts_.publisher.Withdraw(ModelName(id));
   return absl::OkStatus();

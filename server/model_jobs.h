@@ -26,6 +26,9 @@ class ModelJobs {
     JobManager& jobs;
     const Clock& clock;
     absl::Duration drain_timeout;  // of unloads that give none
+    // For calls to let go of a model whose engine has ended them: a client that does not read holds its call, and with
+    // it the model's memory. The unload ends all the same then.
+    absl::Duration release_timeout = absl::Seconds(30);
   };
   explicit ModelJobs(const Parts& parts) : parts_(parts) {}
 
@@ -48,7 +51,7 @@ class ModelJobs {
   absl::Status RestoreOne(const ModelRecord& record) const;
   // Fits and drift evaluations of the model stop at their next checkpoint.
   absl::Status CancelJobsOf(const std::string& model) const;
-  // Nothing of the model is left in memory.
+  // Nothing of the model is left in memory, but for what a call holds beyond the release time-out.
   absl::Status TakeDown(const std::string& id, JobContext& context) const;
 
   const Parts parts_;

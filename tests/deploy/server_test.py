@@ -1,7 +1,8 @@
-"""The server's binary as operators run it: the example client, SIGTERM, kill -9 in the middle of a fit."""
+"""The server's binary as operators run it: the example client, SIGTERM, kill -9 in the middle of a fit or a load."""
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +14,16 @@ import grpc
 
 from google.longrunning import operations_pb2, operations_pb2_grpc
 from trimtab.methods.v1 import grains_pb2
-from trimtab.v1 import common_pb2, objective_pb2, objective_pb2_grpc
+from trimtab.v1 import (common_pb2, generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, objective_pb2,
+                        objective_pb2_grpc)
 
 MODEL = "../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class Server:
-    def __init__(self, folder):
+    def __init__(self, folder, *flags):
         command = ["server/trimtab", f"--model=small={MODEL}", "--address=127.0.0.1:0", "--metrics_address=127.0.0.1:0",
-                   f"--registry={folder}/registry.db", "--kv_cache_mib=64"]
+                   f"--registry={folder}/registry.db", "--kv_cache_mib=64", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         ports = self.wait_for(r" serving port=(\d+) metrics_port=(\d+)")
         self.address, self.metrics = f"127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[2]}/metrics"
@@ -52,14 +54,19 @@ def registration(objective_id):
     return request
 
 
+def resident(pid):
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class ServerTest(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR"))
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
 
-    def start(self):
-        server = Server(self.folder)
+    def start(self, *flags):
+        server = Server(self.folder, *flags)
         self.addCleanup(server.process.stderr.close)
         self.addCleanup(server.process.wait)
         self.addCleanup(server.process.kill)
@@ -110,6 +117,45 @@ class ServerTest(unittest.TestCase):
         answer = self.client(server, "How are you?", "cheerful=0.1")
         self.assertEqual(answer.returncode, 0, answer.stderr)
         self.assertIn("[models/small/objectives/cheerful, revision 1, strength 0.100]", answer.stdout)
+
+    def test_a_load_survives_the_death_of_the_server(self):
+        root = os.path.join(self.folder, "models")
+        os.mkdir(root)
+        shutil.copyfile(MODEL, os.path.join(root, "model.gguf"))
+        server = self.start(f"--model_root={root}")
+        with grpc.insecure_channel(server.address) as channel:
+            stub = model_pb2_grpc.ModelServiceStub(channel)
+            operation = stub.LoadModel(model_pb2.LoadModelRequest(model_id="late", path="model.gguf", kv_cache_mib=16))
+            server.wait_for("a job starts")
+        server.stop(signal.SIGKILL)
+        server = self.start(f"--model_root={root}")
+        with grpc.insecure_channel(server.address) as channel:
+            operations = operations_pb2_grpc.OperationsStub(channel)
+            operation = operations.WaitOperation(operations_pb2.WaitOperationRequest(name=operation.name))
+            self.assertTrue(operation.done)
+            model = model_pb2.Model()
+            self.assertTrue(operation.response.Unpack(model), operation)
+            self.assertEqual(model.kv_cache_bytes, 16 << 20)
+        # Acknowledged: no death loses it, and none of the two disturbs the other.
+        server.stop(signal.SIGKILL)
+        server = self.start(f"--model_root={root}")
+        with grpc.insecure_channel(server.address) as channel:
+            generation = generation_pb2_grpc.GenerationServiceStub(channel)
+            config = generation_pb2.GenerationConfig(max_output_tokens=8, temperature=0)
+            answers = [generation.Generate(generation_pb2.GenerateRequest(model=f"models/{name}", prompt="Once upon a",
+                                                                          config=config)).text
+                       for name in ("small", "late")]
+            self.assertEqual(answers[0], answers[1])
+            stub = model_pb2_grpc.ModelServiceStub(channel)
+            before = resident(server.process.pid)
+            operation = stub.UnloadModel(model_pb2.UnloadModelRequest(name="models/late"))
+            operations = operations_pb2_grpc.OperationsStub(channel)
+            self.assertTrue(operations.WaitOperation(operations_pb2.WaitOperationRequest(name=operation.name)).done)
+            # At least its cache and half of its weights are with the system again; what the two models share of a
+            # memory region stays.
+            self.assertLess(resident(server.process.pid), before - (16 + 45) * 2**20)
+            self.assertEqual([model.name for model in stub.ListModels(model_pb2.ListModelsRequest()).models],
+                             ["models/small"])
 
     def test_the_build_is_named(self):
         version = subprocess.run(["server/trimtab", "--version"], capture_output=True, text=True).stdout

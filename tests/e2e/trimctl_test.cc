@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/server/model_folder.h"
 #include "tools/quickstart/server_process.h"
 
 namespace trimtab {
@@ -72,10 +73,12 @@ class TrimctlTest : public ::testing::Test {
                R"(?", "preferred": "It is wonderful, I love it!", "dispreferred": "It is awful."})" + "\n";
     }
     Write(folder_ + "/pairs.jsonl", pairs);
+    CopyModel("tiny", folder_ + "/models", "tiny");
     auto server = ServerProcess::Start(
         "server/trimtab",
         {std::string("--model=small=") + kModel, "--registry=" + folder_ + "/registry.db", "--kv_cache_mib=64",
-         "--drift_suite=probe=" + folder_ + "/probe.jsonl", "--neutral_text=" + folder_ + "/neutral.txt"},
+         "--model_root=" + folder_ + "/models", "--drift_suite=probe=" + folder_ + "/probe.jsonl",
+         "--neutral_text=" + folder_ + "/neutral.txt"},
         folder_, absl::Minutes(3));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = server->release();
@@ -225,6 +228,26 @@ TEST_F(TrimctlTest, SaysWhatIsWrong) {
   // The metrics port speaks HTTP/1.
   EXPECT_EQ(Run({"models"}, server_->metrics_address()).status, 3);
   EXPECT_HAS(Run({"models"}, "127.0.0.1:1").err, "No server answers at 127.0.0.1:1");
+}
+
+TEST_F(TrimctlTest, ModelsComeAndGo) {
+  EXPECT_HAS(Run({"models", "load", "second", "tiny", "--kv_cache_mib", "1", "--validate_only"}).out, "can be loaded");
+  const Result load = Run({"models", "load", "second", "tiny", "--kv_cache_mib", "1", "--watch"});
+  EXPECT_EQ(load.status, 0) << load.err;
+  EXPECT_HAS(load.out, "second  READY");
+  EXPECT_HAS(Run({"models"}).out, "small   READY");
+  EXPECT_HAS(Run({"models", "-o", "json"}).out, "\"path\": \"tiny\"");
+  EXPECT_EQ(Run({"generate", "x", "--raw", "--max_output_tokens", "2", "--model", "second"}).status, 0);
+  const Result exists = Run({"models", "load", "second", "tiny"});
+  EXPECT_EQ(exists.status, 2);
+  EXPECT_HAS(exists.err, "MODEL_EXISTS");
+  EXPECT_HAS(Run({"models", "load", "third", "../../etc"}).err, "--model_root");
+  EXPECT_EQ(Run({"models", "unload", "third"}).status, 4);
+  EXPECT_EQ(Run({"models", "load", "third"}).status, 1);
+  const Result unload = Run({"models", "unload", "second", "--watch", "--drain_timeout", "5s"});
+  EXPECT_EQ(unload.status, 0) << unload.err;
+  EXPECT_HAS(unload.out, "models/second is unloaded");
+  EXPECT_HAS(Run({"operations"}).out, "SUCCEEDED  second");
 }
 
 }  // namespace

@@ -58,6 +58,13 @@ TEST(Config, SaysWhatIsWrong) {
     return std::string(CheckConfig(config).message());
   };
   EXPECT_NE(error([](ServerConfig& config) { config.models.clear(); }).find("--model"), std::string::npos);
+  EXPECT_NE(error([](ServerConfig& config) { config.model_root = "/nowhere"; }).find("/nowhere"), std::string::npos);
+  // Models may all come later.
+  EXPECT_EQ(error([](ServerConfig& config) {
+              config.models.clear();
+              config.model_root = ::testing::TempDir();
+            }),
+            "");
   EXPECT_NE(error([](ServerConfig& config) { config.models = {"a=/x", "a=/y"}; }).find("id a"), std::string::npos);
   EXPECT_NE(error([](ServerConfig& config) { config.models = {"a="}; }).find("no path"), std::string::npos);
   EXPECT_NE(error([](ServerConfig& config) { config.precision = "int8"; }).find("--precision"), std::string::npos);

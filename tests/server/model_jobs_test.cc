@@ -9,6 +9,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -96,7 +97,8 @@ class ModelJobsTest : public ::testing::Test {
                                                                .publisher = *publisher_,
                                                                .jobs = *jobs_,
                                                                .clock = clock_,
-                                                               .drain_timeout = config_.drain_timeout});
+                                                               .drain_timeout = config_.drain_timeout,
+                                                               .release_timeout = release_timeout_});
     model_jobs_->Register();
     // A fit that goes on until it is stopped, with the weights in its hands.
     jobs_->Register(std::string(kFitJob),
@@ -198,6 +200,7 @@ class ModelJobsTest : public ::testing::Test {
   const RealClock clock_;
   const std::string folder_;
   ServerConfig config_;
+  absl::Duration release_timeout_ = absl::InfiniteDuration();
   std::atomic<int64_t> available_memory_ = int64_t{1} << 40;
   VectorStore vectors_;
   std::unique_ptr<SqliteRegistry> registry_;
@@ -312,6 +315,22 @@ TEST_F(ModelJobsTest, AnUnloadAbortsWhatDoesNotEndInTime) {
   EXPECT_EQ(Await(StartUnload("a", absl::ZeroDuration())).state, State::kSucceeded);
   EXPECT_EQ(sink->Wait().reason, FinishReason::kCancelled);
   EXPECT_EQ(Reason(sink->Wait().status), kModelNotReady);
+}
+
+TEST_F(ModelJobsTest, AClientThatDoesNotReadDoesNotHoldAnUnload) {
+  release_timeout_ = absl::ZeroDuration();
+  Restart();
+  ASSERT_EQ(Await(StartLoad("a", "tiny")).state, State::kSucceeded);
+  std::shared_ptr<ServedModel> held = *host_->directory().Find("a");
+  EXPECT_EQ(Await(StartUnload("a")).state, State::kSucceeded);
+  EXPECT_EQ(StateOf("a"), v1::Model::STATE_UNSPECIFIED);
+  // What it holds works on, and no other model takes its place before it is gone.
+  EXPECT_FALSE(held->end_tokens().empty());
+  EXPECT_EQ(Reason(held->Submit(Ask(std::make_shared<HeldSink>()))), kModelNotReady);
+  EXPECT_EQ(Reason(host_->CheckFree("a")), kModelNotReady);
+  held.reset();
+  while (!host_->CheckFree("a").ok()) std::this_thread::yield();
+  EXPECT_EQ(Await(StartLoad("a", "other")).state, State::kSucceeded);
 }
 
 TEST_F(ModelJobsTest, AnUnloadCancelsTheModelsJobs) {

@@ -57,7 +57,9 @@ absl::StatusOr<std::string> Client::ModelName(std::string_view model) {
   std::vector<std::string> names;
   TRIMTAB_RETURN_IF_ERROR((ForEachPage<v1::ModelService::Stub, v1::ListModelsRequest, v1::ListModelsResponse>(
       *models_, &v1::ModelService::Stub::ListModels, {}, [&](v1::ListModelsResponse& page) {
-        for (const v1::Model& entry : page.models()) names.push_back(entry.name());
+        for (const v1::Model& entry : page.models()) {
+          if (entry.state() != v1::Model::STATE_FAILED) names.push_back(entry.name());
+        }
       })));
   if (names.size() != 1) {
     return absl::InvalidArgumentError(absl::StrCat("the server serves ", names.size(),

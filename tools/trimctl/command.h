@@ -49,6 +49,7 @@ std::vector<Command> RegisterCommands();
 std::vector<Command> ObjectiveCommands();
 std::vector<Command> GenerateCommands();
 std::vector<Command> DriftCommands();
+std::vector<Command> ModelCommands();
 std::vector<Command> ServerCommands();
 
 }  // namespace trimtab

@@ -1,4 +1,4 @@
-// models and operations.
+// operations.
 #include <iostream>
 
 #include "absl/flags/flag.h"
@@ -16,15 +16,6 @@ namespace {
 
 using google::longrunning::Operation;
 using Operations = google::longrunning::Operations::Stub;
-
-absl::StatusOr<ExitCode> Models(Cli& cli, const std::vector<std::string>&) {
-  using Stub = v1::ModelService::Stub;
-  v1::ListModelsResponse all;
-  TRIMTAB_RETURN_IF_ERROR((cli.client.ForEachPage<Stub, v1::ListModelsRequest, v1::ListModelsResponse>(
-      cli.client.models(), &Stub::ListModels, {}, [&](v1::ListModelsResponse& page) { all.MergeFrom(page); })));
-  cli.Print(all, RenderModels({all.models().begin(), all.models().end()}, cli.color));
-  return ExitCode::kOk;
-}
 
 absl::StatusOr<ExitCode> List(Cli& cli) {
   google::longrunning::ListOperationsRequest request;
@@ -98,15 +89,9 @@ absl::StatusOr<ExitCode> OperationsCommand(Cli& cli, const std::vector<std::stri
 
 std::vector<Command> ServerCommands() {
   return {
-      {.name = "models",
-       .arguments = "",
-       .summary = "the models that the server has loaded",
-       .details = "",
-       .flags = {},
-       .run = Models},
       {.name = "operations",
        .arguments = "[list | get NAME | wait NAME | cancel NAME | delete NAME]",
-       .summary = "background work: fits and drift evaluations",
+       .summary = "background work: fits, drift evaluations, models that are loaded",
        .details = "",
        .flags = {},
        .min_arguments = 0,

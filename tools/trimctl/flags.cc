@@ -31,9 +31,9 @@ ABSL_FLAG(std::string, id, "", "name of the new objective, [a-z]([a-z0-9-]{0,61}
 ABSL_FLAG(std::string, held_out, "", "pairs that only measure the effect, a file like the first");
 ABSL_FLAG(std::string, method, "grains", "steering method; `trimctl methods` lists them");
 ABSL_FLAG(std::string, config, "", "the method's configuration as textproto, or @FILE");
-ABSL_FLAG(std::string, request_id, "", "makes a repeated registration the same one");
+ABSL_FLAG(std::string, request_id, "", "makes a repeated call the same one");
 ABSL_FLAG(bool, evaluate_drift, false, "also measure drift at the recommended strength");
-ABSL_FLAG(bool, validate_only, false, "only check the registration");
+ABSL_FLAG(bool, validate_only, false, "only check whether it could be done");
 ABSL_FLAG(bool, watch, false, "show progress until it is done, then the result");
 ABSL_FLAG(absl::optional<std::string>, display_name, absl::nullopt, "name for people");
 ABSL_FLAG(absl::optional<std::string>, description, absl::nullopt, "what it is for");
@@ -66,6 +66,13 @@ ABSL_FLAG(std::string, suite, "", "drift suite; `trimctl models` lists them, emp
 ABSL_FLAG(int32_t, max_items, 0, "most questions, 0 for all");
 ABSL_FLAG(int32_t, shots, 0, "solved examples before each question, 0 to 5");
 ABSL_FLAG(absl::optional<int32_t>, max_text_tokens, absl::nullopt, "most tokens of neutral text, 0 for none");
+
+ABSL_FLAG(absl::optional<int32_t>, kv_cache_mib, absl::nullopt,
+          "memory of the model's key-value cache; unset: the server's --kv_cache_mib");
+ABSL_FLAG(std::string, precision, "",
+          "how weights are kept: auto, float32, bfloat16 or file; empty: the server's --precision");
+ABSL_FLAG(absl::optional<absl::Duration>, drain_timeout, absl::nullopt,
+          "how long running calls may take to end, up to 1h; unset: the server's --drain_timeout");
 
 namespace trimtab {
 

@@ -58,6 +58,10 @@ ABSL_DECLARE_FLAG(std::string, suite);
 ABSL_DECLARE_FLAG(int32_t, max_items);
 ABSL_DECLARE_FLAG(int32_t, shots);
 ABSL_DECLARE_FLAG(absl::optional<int32_t>, max_text_tokens);
+// Models.
+ABSL_DECLARE_FLAG(absl::optional<int32_t>, kv_cache_mib);
+ABSL_DECLARE_FLAG(std::string, precision);
+ABSL_DECLARE_FLAG(absl::optional<absl::Duration>, drain_timeout);
 
 namespace trimtab {
 

@@ -27,6 +27,10 @@ std::string Target(const Operation& operation) {
   if (operation.metadata().UnpackTo(&fit)) return fit.objective();
   v1::EvaluateDriftMetadata drift;
   if (operation.metadata().UnpackTo(&drift)) return drift.drift_report();
+  v1::LoadModelMetadata load;
+  if (operation.metadata().UnpackTo(&load)) return load.model();
+  v1::UnloadModelMetadata unload;
+  if (operation.metadata().UnpackTo(&unload)) return unload.model();
   return "";
 }
 
@@ -43,6 +47,8 @@ std::string OperationDetail(const Operation& operation) {
 
 std::string KindText(const Operation& operation) {
   if (operation.metadata().Is<v1::RegisterObjectiveMetadata>()) return "register";
+  if (operation.metadata().Is<v1::LoadModelMetadata>()) return "load";
+  if (operation.metadata().Is<v1::UnloadModelMetadata>()) return "unload";
   return operation.metadata().Is<v1::EvaluateDriftMetadata>() ? "drift" : "-";
 }
 
@@ -63,16 +69,27 @@ std::string FormatSteering(const google::protobuf::RepeatedPtrField<v1::Steering
 }
 
 std::string RenderModels(const std::vector<v1::Model>& models, bool color) {
+  if (models.empty()) return "No model is served.\n";
   std::vector<std::vector<std::string>> rows = {{"NAME", "STATE", "ARCHITECTURE", "PARAMETERS", "LAYERS", "WIDTH",
                                                  "CONTEXT", "FILE", "RUNS AS", "DEVICE", "DRIFT SUITES"}};
   for (const v1::Model& model : models) {
+    if (model.architecture().empty()) {  // not loaded: nothing is known but its name
+      rows.push_back({ShortName(model.name()), StateText(model.state()), "", "", "", "", "", "", "", "", ""});
+      continue;
+    }
     rows.push_back({ShortName(model.name()), StateText(model.state()), model.architecture(),
                     absl::StrFormat("%.1f M", 1e-6 * static_cast<double>(model.parameter_count())),
                     absl::StrCat(model.num_layers()), absl::StrCat(model.hidden_size()),
                     absl::StrCat(model.context_length()), model.file_dtype(), model.dtype(), model.device(),
                     absl::StrJoin(model.drift_suites(), ",")});
   }
-  return FormatTable(rows, color);
+  std::string text = FormatTable(rows, color);
+  for (const v1::Model& model : models) {
+    if (model.state() != v1::Model::STATE_FAILED) continue;
+    absl::StrAppend(&text, ShortName(model.name()), " could not be loaded from ", Printable(model.path()), ": ",
+                    Printable(model.error().message()), "\n");
+  }
+  return text;
 }
 
 std::string RenderOperations(const std::vector<Operation>& operations, bool color) {

@@ -46,6 +46,32 @@ std::string PhaseText(v1::EvaluateDriftMetadata::Phase phase) {
   }
 }
 
+std::string PhaseText(v1::LoadModelMetadata::Phase phase) {
+  switch (phase) {
+    case v1::LoadModelMetadata::PHASE_QUEUED:
+      return "waiting for a worker";
+    case v1::LoadModelMetadata::PHASE_READING:
+      return "reading the weights";
+    case v1::LoadModelMetadata::PHASE_STARTING:
+      return "starting the engine";
+    default:
+      return "working";
+  }
+}
+
+std::string PhaseText(v1::UnloadModelMetadata::Phase phase) {
+  switch (phase) {
+    case v1::UnloadModelMetadata::PHASE_QUEUED:
+      return "waiting for a worker";
+    case v1::UnloadModelMetadata::PHASE_DRAINING:
+      return "waiting for running calls to end";
+    case v1::UnloadModelMetadata::PHASE_FREEING:
+      return "freeing the memory";
+    default:
+      return "working";
+  }
+}
+
 template <typename Metadata>
 ProgressState ToState(const Metadata& metadata, int completed, int total) {
   ProgressState state{.phase = PhaseText(metadata.phase()),
@@ -71,6 +97,14 @@ ProgressState GetProgress(const Operation& operation) {
   if (operation.metadata().UnpackTo(&fit)) return ToState(fit, fit.completed_pairs(), fit.total_pairs());
   v1::EvaluateDriftMetadata drift;
   if (operation.metadata().UnpackTo(&drift)) return ToState(drift, drift.completed_items(), drift.total_items());
+  v1::LoadModelMetadata load;
+  if (operation.metadata().UnpackTo(&load)) {
+    return {.phase = PhaseText(load.phase()), .percent = load.completed_percent()};
+  }
+  v1::UnloadModelMetadata unload;
+  if (operation.metadata().UnpackTo(&unload)) {
+    return {.phase = PhaseText(unload.phase()), .percent = unload.completed_percent()};
+  }
   return {.phase = "working"};
 }
 

@@ -125,6 +125,41 @@ TEST(Render, OperationsShowProgressAndErrors) {
   EXPECT_TRUE(Has(text, "no signal")) << text;
 }
 
+TEST(Render, ModelsThatComeAndGo) {
+  EXPECT_TRUE(Has(RenderModels({}, false), "No model"));
+  v1::Model ready;
+  ready.set_name("models/small");
+  ready.set_state(v1::Model::STATE_READY);
+  ready.set_architecture("llama");
+  v1::Model failed;
+  failed.set_name("models/big");
+  failed.set_state(v1::Model::STATE_FAILED);
+  failed.set_path("big.gguf");
+  failed.mutable_error()->set_message("it needs 9 GiB");
+  const std::string text = RenderModels({ready, failed}, false);
+  EXPECT_TRUE(Has(text, "small  READY")) << text;
+  EXPECT_TRUE(Has(text, "big    FAILED")) << text;
+  EXPECT_TRUE(Has(text, "big could not be loaded from big.gguf: it needs 9 GiB\n")) << text;
+
+  google::longrunning::Operation load;
+  load.set_name("operations/a");
+  v1::LoadModelMetadata loading;
+  loading.set_model("models/big");
+  loading.set_phase(v1::LoadModelMetadata::PHASE_READING);
+  loading.set_completed_percent(5);
+  load.mutable_metadata()->PackFrom(loading);
+  EXPECT_EQ(GetProgress(load), (ProgressState{.phase = "reading the weights", .percent = 5}));
+  google::longrunning::Operation unload;
+  v1::UnloadModelMetadata unloading;
+  unloading.set_model("models/small");
+  unloading.set_phase(v1::UnloadModelMetadata::PHASE_DRAINING);
+  unload.mutable_metadata()->PackFrom(unloading);
+  EXPECT_EQ(GetProgress(unload).phase, "waiting for running calls to end");
+  const std::string operations = RenderOperations({load, unload}, false);
+  EXPECT_TRUE(Has(operations, "operations/a  load      5 %  big     reading the weights")) << operations;
+  EXPECT_TRUE(Has(operations, "unload    0 %  small   waiting for running calls")) << operations;
+}
+
 TEST(Render, StatsSayWhatWasAppliedAndHowFastItWas) {
   v1::GenerateResponse last;
   v1::AppliedSteering& applied = *last.add_applied();
