@@ -2,17 +2,15 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "models/checkpoint_loader.h"
 #include "models/kernels/quantized_matrix.h"
 #include "models/layers/linear.h"
-#include "models/model_registry.h"
+#include "models/model_description.h"
 #include "models/tokenizer/chat_template.h"
 #include "models/tokenizer/gguf_vocabulary.h"
 #include "models/weights/file_error.h"
@@ -28,31 +26,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uintmax_t kMaxJsonBytes = uintmax_t{128} << 20;
-
-absl::StatusOr<std::string> ReadTextFile(const fs::path& path) {
-  std::error_code error;
-  if (fs::file_size(path, error) > kMaxJsonBytes || error) {
-    return ModelFileError(path.string(), error ? "cannot be read" : "is larger than 128 MiB");
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file.good()) return ModelFileError(path.string(), "cannot be read");
-  return std::move(text).str();
-}
-
 // Empty text when the file does not exist.
 absl::StatusOr<std::string> ReadOptionalTextFile(const fs::path& path) {
   std::error_code error;
   if (!fs::exists(path, error)) return std::string();
-  return ReadTextFile(path);
-}
-
-absl::StatusOr<nlohmann::json> ParseObject(const std::string& text, const std::string& path) {
-  nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object()) return ModelFileError(path, "is not a JSON object");
-  return json;
+  return ReadModelText(path.string());
 }
 
 // Whether any matrix of the checkpoint has a form in 4 or 8 bits.
@@ -130,18 +108,18 @@ std::string TokenTextOf(const Tokenizer& tokenizer, std::optional<TokenId> token
   return token ? tokenizer.TokenBytes(*token) : "";
 }
 
-absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, const ModelSpec& spec,
+absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, const ModelDescription& description,
                                                             const TensorSource& source, CheckpointFormat format,
-                                                            const Architecture& architecture,
                                                             const std::string& chat_template, const std::string& path,
                                                             const LoadOptions& options) {
+  const ModelSpec& spec = description.spec;
   // The table may be padded beyond the vocabulary, never the other way round.
   if (loaded.tokenizer->vocab_size() > spec.vocab_size) {
     return ModelFileError(path, absl::StrCat("the tokenizer has ", loaded.tokenizer->vocab_size(),
                                              " tokens, the embedding table only ", spec.vocab_size));
   }
   TRIMTAB_ASSIGN_OR_RETURN(const WeightForm form, ChooseForm(options.precision, source));
-  TRIMTAB_ASSIGN_OR_RETURN(loaded.model, LoadCheckpoint(spec, architecture.layout, source, format, form));
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.model, LoadCheckpoint(spec, description.architecture->layout, source, format, form));
   loaded.precision = PrecisionName(form);
   std::shared_ptr<const ChatTemplate> compiled;
   if (!chat_template.empty()) {
@@ -159,9 +137,7 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, 
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadGguf(const std::string& id, const std::string& path,
                                                             const LoadOptions& options) {
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
-  TRIMTAB_ASSIGN_OR_RETURN(const std::string_view name, file->GetString("general.architecture"));
-  TRIMTAB_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(CheckpointFormat::kGguf, name));
-  TRIMTAB_ASSIGN_OR_RETURN(const ModelSpec spec, architecture->spec_from_gguf(*file));
+  TRIMTAB_ASSIGN_OR_RETURN(const ModelDescription description, DescribeGguf(*file));
   LoadedModel loaded;
   loaded.id = id;
   TRIMTAB_ASSIGN_OR_RETURN(loaded.display_name, file->GetStringOr("general.name", fs::path(path).stem().string()));
@@ -169,8 +145,8 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadGguf(const std::string& i
   TRIMTAB_ASSIGN_OR_RETURN(loaded.tokenizer, Tokenizer::FromGguf(std::move(vocabulary)));
   TRIMTAB_ASSIGN_OR_RETURN(const std::string_view chat_template, file->GetStringOr("tokenizer.chat_template", ""));
   const std::shared_ptr<const TensorSource> source = MakeTensorSource(file);
-  return Assemble(std::move(loaded), spec, *source, CheckpointFormat::kGguf, *architecture, std::string(chat_template),
-                  path, options);
+  return Assemble(std::move(loaded), description, *source, CheckpointFormat::kGguf, std::string(chat_template), path,
+                  options);
 }
 
 // The chat template of a Hugging Face folder: chat_template.jinja, else the key of tokenizer_config.json, which is a
@@ -196,33 +172,24 @@ absl::StatusOr<std::string> ReadChatTemplate(const fs::path& folder, const nlohm
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadFolder(const std::string& id, const std::string& path,
                                                               const LoadOptions& options) {
   const fs::path folder(path);
-  const std::string config_path = (folder / "config.json").string();
-  TRIMTAB_ASSIGN_OR_RETURN(const std::string config_text, ReadTextFile(config_path));
-  TRIMTAB_ASSIGN_OR_RETURN(const nlohmann::json config, ParseObject(config_text, config_path));
-  std::string name;
-  if (config.contains("architectures") && config["architectures"].is_array() && !config["architectures"].empty() &&
-      config["architectures"][0].is_string()) {
-    name = config["architectures"][0].get<std::string>();
-  }
-  TRIMTAB_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(CheckpointFormat::kHuggingFace, name));
-  TRIMTAB_ASSIGN_OR_RETURN(const ModelSpec spec, architecture->spec_from_config(config, config_path));
+  TRIMTAB_ASSIGN_OR_RETURN(const ModelDescription description, DescribeHuggingFace((folder / "config.json").string()));
   LoadedModel loaded;
   loaded.id = id;
   loaded.display_name = fs::path(path).lexically_normal().filename().string();
-  TRIMTAB_ASSIGN_OR_RETURN(const std::string tokenizer_json, ReadTextFile(folder / "tokenizer.json"));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string tokenizer_json, ReadModelText((folder / "tokenizer.json").string()));
   TRIMTAB_ASSIGN_OR_RETURN(const std::string tokenizer_config, ReadOptionalTextFile(folder / "tokenizer_config.json"));
   TRIMTAB_ASSIGN_OR_RETURN(const std::string generation, ReadOptionalTextFile(folder / "generation_config.json"));
   TRIMTAB_ASSIGN_OR_RETURN(loaded.tokenizer,
                            Tokenizer::FromHuggingFaceJson(tokenizer_json, tokenizer_config, generation));
   nlohmann::json parsed = nlohmann::json::object();
   if (!tokenizer_config.empty()) {
-    TRIMTAB_ASSIGN_OR_RETURN(parsed, ParseObject(tokenizer_config, (folder / "tokenizer_config.json").string()));
+    TRIMTAB_ASSIGN_OR_RETURN(parsed, ParseModelJson(tokenizer_config, (folder / "tokenizer_config.json").string()));
   }
   TRIMTAB_ASSIGN_OR_RETURN(const std::string chat_template, ReadChatTemplate(folder, parsed));
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const SafetensorsCheckpoint> checkpoint,
                            SafetensorsCheckpoint::Open(path));
   const std::shared_ptr<const TensorSource> source = MakeTensorSource(checkpoint);
-  return Assemble(std::move(loaded), spec, *source, CheckpointFormat::kHuggingFace, *architecture, chat_template, path,
+  return Assemble(std::move(loaded), description, *source, CheckpointFormat::kHuggingFace, chat_template, path,
                   options);
 }
 
