@@ -28,8 +28,9 @@ struct EngineConfig {
   int64_t max_running_requests = 64;   // sequences in a step
   int64_t max_waiting_requests = 256;  // beyond it Submit answers QUEUE_FULL
   int64_t max_step_tokens = 512;       // token budget of a step: bounds the wait that a long prompt causes
-  // A step in which interactive answers begin or go on takes in only so much of further prompts that it should stay
-  // within this (StepCost learns how much that is); infinite: max_step_tokens alone decides.
+  // A step in which interactive answers go on takes in only so much of further prompts that it should stay within this
+  // (StepCost learns how much that is), and one in which they begin only so much of a long prompt; infinite:
+  // max_step_tokens alone decides.
   absl::Duration max_step_time = absl::Milliseconds(50);
   // Of one tenant; 0: no bound. Beyond the first Submit answers QUOTA_EXCEEDED, beyond the second requests wait.
   int64_t max_waiting_per_tenant = 0, max_running_per_tenant = 0;

@@ -64,7 +64,9 @@ const StepPlan& Scheduler::Plan(absl::Time now) {
   planned_.clear();
   Draft draft{.items = plan_.items, .budget = config_.max_step_tokens};
   PlanDecode(draft);
-  BoundPrefill(draft);
+  if (draft.answers && config_.max_step_time < absl::InfiniteDuration()) {
+    draft.budget = std::min(draft.budget, cost_.PrefillRows(draft.decode_rows, config_.max_step_time));
+  }
   PlanPrefill(draft, now);
   planned_at_ = now;
   planned_decode_rows_ = 0;
@@ -157,10 +159,11 @@ void Scheduler::PlanDecode(Draft& draft) {
   }
 }
 
-void Scheduler::BoundPrefill(Draft& draft) const {
-  if (!draft.interactive || config_.max_step_time == absl::InfiniteDuration()) return;
-  const int64_t rows = cost_.PrefillRows(draft.decode_rows, config_.max_step_time) - draft.prefill_rows;
-  draft.budget = std::clamp<int64_t>(rows, 0, draft.budget);
+int64_t Scheduler::RowsFor(int64_t remaining, const Draft& draft) const {
+  const int64_t rows = std::min(draft.budget, remaining);
+  if (!draft.answers || config_.max_step_time == absl::InfiniteDuration()) return rows;
+  const int64_t bound = cost_.PrefillRows(draft.decode_rows, config_.max_step_time);
+  return remaining <= bound ? rows : std::clamp<int64_t>(bound - draft.prefill_rows, 0, rows);
 }
 
 void Scheduler::PlanPrefill(Draft& draft, absl::Time now) {
@@ -182,15 +185,15 @@ void Scheduler::PlanPrefill(Draft& draft, absl::Time now) {
       continue;
     }
     turns_.pop_back();
+    if (sequence.running) AdoptCached(sequence);
+    if (RowsFor(sequence.remaining() - (sequence.running ? 0 : sequence.expected_cached), draft) == 0) continue;
     if (sequence.running) {
-      AdoptCached(sequence);
       AddItem(sequence, draft);
     } else if (!TryAdmit(sequence, draft, now)) {
       const auto waits = [](const PrefillTurn& turn) { return !turn.sequence->running; };
       turns_.erase(std::remove_if(turns_.begin(), turns_.end(), waits), turns_.end());
       std::make_heap(turns_.begin(), turns_.end(), std::greater<>());
     }
-    BoundPrefill(draft);
   }
 }
 
@@ -319,13 +322,14 @@ void Scheduler::Charge(const Sequence& sequence, int64_t rows) {
 }
 
 void Scheduler::AddItem(Sequence& sequence, Draft& draft) {
-  const int64_t length = std::min(draft.budget, sequence.remaining());
+  // What was expected in the cache may be there no more.
+  const int64_t length = std::max<int64_t>(1, RowsFor(sequence.remaining(), draft));
   draft.budget -= length;
   Charge(sequence, length);
   (IsDecode(sequence) ? draft.decode_rows : draft.prefill_rows) += length;
   const Request& request = *sequence.request;
   if (length == sequence.remaining() && request.priority == Priority::kInteractive && !request.score) {
-    draft.interactive = true;
+    draft.answers = true;
   }
   draft.items.push_back({&sequence, sequence.computed, length, sequence.first_logits()});
   planned_.push_back(&sequence);

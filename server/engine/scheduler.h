@@ -30,8 +30,8 @@ struct SchedulerConfig {
   int64_t block_size = 16;
   int64_t max_running_requests = 64;
   int64_t max_step_tokens = 512;
-  // A step in which interactive answers begin or go on takes in only so much prompt that it should stay within this;
-  // infinite: as much as max_step_tokens allows.
+  // A step in which interactive answers go on takes in only so much prompt that it should stay within this, and one in
+  // which they begin only so much of a long prompt; infinite: as much as max_step_tokens allows.
   absl::Duration max_step_time = absl::InfiniteDuration();
   int64_t max_running_per_tenant = 0;  // 0: no bound
   int64_t max_context = 0;             // most tokens of a sequence; at most num_blocks * block_size
@@ -116,7 +116,7 @@ class Scheduler {
     std::vector<StepItem>& items;
     int64_t budget = 0;
     int64_t decode_rows = 0, prefill_rows = 0;
-    bool interactive = false;       // an interactive answer begins or goes on in this step
+    bool answers = false;           // an interactive answer goes on or begins in this step
     bool steering_blocked = false;  // somebody waits for a bank slot: later steered requests must not pass
     struct KeyHash {
       size_t operator()(const Digest128& key) const { return static_cast<size_t>(key[0]); }
@@ -130,8 +130,9 @@ class Scheduler {
   void PromoteStarved();
   void Promote(Sequence& sequence);
   void PlanDecode(Draft& draft);
-  // Keeps what is left of the budget within max_step_time if an interactive answer waits for this step.
-  void BoundPrefill(Draft& draft) const;
+  // How many of a sequence's remaining rows this step may compute. When answers begin in it, a prompt that does not fit
+  // into max_step_time gets only what is left of that time; 0: nothing.
+  int64_t RowsFor(int64_t remaining, const Draft& draft) const;
   void PlanPrefill(Draft& draft, absl::Time now);
   // False: later requests must not be tried either.
   bool TryAdmit(Sequence& sequence, Draft& draft, absl::Time now);

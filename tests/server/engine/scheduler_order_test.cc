@@ -223,5 +223,17 @@ TEST_F(SchedulerOrderTest, PromptsComeInPiecesThatFitTheStepTimeWhileAnswersGoOn
   for (const char* id : {"long", "answer", "second", "batch", "third", "begins", "fourth"}) ExpectAsAlone(id);
 }
 
+TEST_F(SchedulerOrderTest, OrdinaryPromptsBeginTogetherInOneStep) {
+  Make({.num_blocks = 256, .block_size = 4, .max_step_time = absl::Milliseconds(10), .prefix_caching = false});
+  for (int i = 0; i < 20; ++i) Submit(absl::StrCat(i), Prompt(16, i), {.output = 2});
+  Submit("long", Prompt(400), {.output = 1});
+  const std::map<std::string, int64_t> rows = Step();
+  EXPECT_EQ(rows.size(), 20) << "nothing is known of how long steps take, and the long one waits";
+  EXPECT_EQ(rows.count("long"), 0);
+  RunAll();
+  for (int i = 0; i < 20; ++i) ExpectAsAlone(absl::StrCat(i));
+  ExpectAsAlone("long");
+}
+
 }  // namespace
 }  // namespace trimtab
