@@ -32,6 +32,7 @@ struct ServerConfig {
   int64_t max_waiting_per_tenant = 0, max_running_per_tenant = 0;  // 0: no bound
   absl::Duration max_step_time = absl::Milliseconds(50);           // while interactive answers go on
   int64_t max_context = 0;                                         // tokens; 0: the model's own
+  int64_t steering_slots = 256;                                    // different vectors in use; at least 4
   int engine_threads = 0;                                          // 0: all cores
   bool prefix_caching = true;
   int64_t max_queued_jobs = 64;

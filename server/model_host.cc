@@ -175,6 +175,7 @@ EngineConfig ModelHost::EngineConfigOf(const ModelPlan& plan) const {
   engine.max_waiting_per_tenant = config.max_waiting_per_tenant;
   engine.max_running_per_tenant = config.max_running_per_tenant;
   engine.max_context = config.max_context;
+  engine.steering_slots = config.steering_slots;
   engine.prefix_caching = config.prefix_caching;
   engine.num_threads = config.engine_threads;
   return engine;
