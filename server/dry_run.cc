@@ -111,7 +111,7 @@ std::string Memory(const CheckpointPlan& plan, const ServerConfig& config, int64
       config.max_context > 0 ? std::min(config.max_context, spec.context_length) : spec.context_length;
   const EngineConfig engine;
   const int64_t blocks = (context + engine.block_size - 1) / engine.block_size;
-  const int64_t bank = 4 * engine.steering_slots * spec.num_layers() * spec.hidden_size;
+  const int64_t bank = 4 * config.steering_slots * spec.num_layers() * spec.hidden_size;
   const int64_t rest = bank + StepBytes(spec, config) + kProgramBytes;
   std::vector<Choice> choices = {{"float32", KeptAs::kFloat32, 4}, {"bfloat16", KeptAs::kBFloat16, 2}};
   if (plan.quantised()) choices.push_back({"file", KeptAs::kFile, 2});
@@ -136,7 +136,7 @@ std::string Memory(const CheckpointPlan& plan, const ServerConfig& config, int64
   }
   absl::StrAppendFormat(&text,
                         "  Beside these: steering bank %s (%d vectors), buffers of a step %s, program about %s\n",
-                        Bytes(bank), engine.steering_slots, Bytes(StepBytes(spec, config)), Bytes(kProgramBytes));
+                        Bytes(bank), config.steering_slots, Bytes(StepBytes(spec, config)), Bytes(kProgramBytes));
   if (device_memory == 0) {
     return text + "  --device_memory=24GiB, say, works out the largest batch.\n";
   }
