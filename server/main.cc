@@ -59,9 +59,10 @@ ABSL_FLAG(
     "bound");
 ABSL_FLAG(int64_t, max_running_per_tenant, 0, "requests of one tenant that run, beyond which they wait; 0: no bound");
 ABSL_FLAG(int64_t, max_context, 0, "tokens of prompt and answer together; 0: the model's own limit");
-ABSL_FLAG(int64_t, steering_slots, 256,
-          "different vectors that running requests may use, at least 4; requests beyond them wait. A slot takes layers * "
-          "hidden size * 4 bytes from its first use");
+ABSL_FLAG(
+    int64_t, steering_slots, 256,
+    "different vectors that running requests may use, at least 4; requests beyond them wait. A slot takes layers * "
+    "hidden size * 4 bytes from its first use");
 ABSL_FLAG(int, engine_threads, 0, "threads of the engine's steps; 0: all cores");
 ABSL_FLAG(bool, prefix_caching, true, "share computed prompt prefixes between requests");
 ABSL_FLAG(int64_t, max_queued_jobs, 64, "jobs that wait, beyond which JOB_QUEUE_FULL is answered");
