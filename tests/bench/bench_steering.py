@@ -1,7 +1,7 @@
 """What steering costs: waves of equal requests through the engine in one process, steered in different ways, in turn.
 
 A setting is an objective (a vector of random directions) and a strength. With K settings a wave's requests go through
-them in order, so that 256 settings take eight waves of 32 and more vectors than the bank holds. "Unsteered again" is the
+them in order, so that 256 settings take eight waves of 32 and every slot of the bank. "Unsteered again" is the
 noise: the same arm twice.
 """
 
