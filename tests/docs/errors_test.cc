@@ -1,29 +1,13 @@
 // docs/errors.md and the reasons in server/base/error.h name the same things.
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <regex>
 #include <set>
-#include <sstream>
 #include <string>
+
+#include "tests/docs/page.h"
 
 namespace trimtab {
 namespace {
-
-std::string Read(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  EXPECT_TRUE(file.good()) << path;
-  return text.str();
-}
-
-std::set<std::string> Matches(const std::string& text, const std::string& pattern) {
-  std::set<std::string> found;
-  const std::regex regex(pattern);
-  for (std::sregex_iterator at(text.begin(), text.end(), regex), end; at != end; ++at) found.insert((*at)[1]);
-  return found;
-}
 
 TEST(ErrorsPage, ListsEveryReasonAndNoOther) {
   const std::set<std::string> documented = Matches(Read("docs/errors.md"), "\n\\| ([A-Z_]+) \\|");

@@ -2,10 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <regex>
 #include <set>
-#include <sstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -14,26 +12,12 @@
 #include "models/checkpoint_plan.h"
 #include "models/model_registry.h"
 #include "server/dry_run.h"
+#include "tests/docs/page.h"
 
 namespace trimtab {
 namespace {
 
 using ::testing::HasSubstr;
-
-std::string Read(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  EXPECT_TRUE(file.good()) << path;
-  return text.str();
-}
-
-std::set<std::string> Matches(const std::string& text, const std::string& pattern) {
-  std::set<std::string> found;
-  const std::regex regex(pattern);
-  for (std::sregex_iterator at(text.begin(), text.end(), regex), end; at != end; ++at) found.insert((*at)[1]);
-  return found;
-}
 
 TEST(ModelsPage, ListsEveryArchitecture) {
   const std::string page = Read("docs/models.md");
