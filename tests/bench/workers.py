@@ -153,15 +153,18 @@ class TrimtabServer:
         self.model = model_pb2_grpc.ModelServiceStub(self.channel).GetModel(
             model_pb2.GetModelRequest(name="models/bench"), wait_for_ready=True)
         self.random = random.Random(1)
-        self.words = [word for word in WORDS if self.count(" " + word) == 1]
+        # Tokens that begin every text, as Gemma's <bos> does.
+        self.start = 2 * self.count(" time") - self.count(" time time")
+        self.words = [word for word in WORDS if self.count(" " + word) == self.start + 1]
 
     def count(self, text):
         request = generation_pb2.CountTokensRequest(model="models/bench", prompt=text)
         return self.generation.CountTokens(request).total_tokens
 
     def prompt(self, tokens, prefix=""):
-        """Text of `tokens` tokens that no earlier prompt begins with, or `prefix` and that."""
-        return prefix + "".join(" " + self.random.choice(self.words) for _ in range(tokens))
+        """Text of `tokens` tokens that no earlier prompt begins with, or `prefix` and that many more."""
+        words = tokens if prefix else tokens - self.start
+        return prefix + "".join(" " + self.random.choice(self.words) for _ in range(words))
 
     def request(self, prompt, output):
         return generation_pb2.GenerateRequest(
