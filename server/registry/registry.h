@@ -100,9 +100,9 @@ struct Page {
 
 // The changes that are audited, by the name that their audit entries carry.
 inline constexpr std::string_view kRegistryActions[] = {
-    "create_objective",    "update_objective",  "delete_objective",   "commit_fit", "commit_fit_failure",
-    "create_job",          "update_job",        "cancel_job",         "delete_job", "commit_drift",
-    "delete_drift_report", "commit_model_load", "commit_model_unload"};
+    "create_objective",    "update_objective",  "delete_objective",    "commit_fit",     "commit_fit_failure",
+    "create_job",          "update_job",        "cancel_job",          "delete_job",     "commit_drift",
+    "delete_drift_report", "commit_model_load", "commit_model_unload", "import_revision"};
 
 // Told what happens in a registry, under its lock: must be quick and not call it.
 class RegistryObserver {
@@ -151,6 +151,14 @@ class Registry {
   // The failure of a fit in one transaction: objective kFailed with `error` (unless it has a revision: then it stays as
   // it was), job kFailed or kCancelled.
   virtual absl::Status CommitFitFailure(std::string_view uid, const JobRecord& job) = 0;
+
+  // A revision that no fit made, in one transaction: number assigned, the active one of the objective (kDisabled stays,
+  // else kActive), which is created as `objective` says when there is none of its name. The same objective.request_id
+  // and request_hash import once; then the stored objective is returned. INVALID_ARGUMENT for the same request_id with
+  // another hash; with an `expected_etag` OBJECTIVE_NOT_FOUND and ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
+  // (OBJECTIVE_NOT_READY) while a fit of the objective waits or runs.
+  virtual absl::StatusOr<ObjectiveRecord> ImportRevision(const ObjectiveRecord& objective, RevisionRecord revision,
+                                                         std::string_view expected_etag) = 0;
 
   virtual absl::StatusOr<RevisionRecord> GetRevision(std::string_view objective, int64_t revision) = 0;
   // By number, without `vector`.

@@ -139,6 +139,14 @@ CREATE TABLE model (
   unfinished_starts INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 )sql",
+    // 3: calls that imported a revision.
+    R"sql(
+CREATE TABLE import_request (
+  request_id TEXT PRIMARY KEY,
+  request_hash TEXT NOT NULL,
+  objective_id INTEGER NOT NULL REFERENCES objective (id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 absl::StatusOr<int64_t> ReadInteger(Database& database, std::string_view sql) {

@@ -44,6 +44,8 @@ class SqliteRegistry final : public Registry {
                                             const std::vector<AttributionRecord>& attributions, const JobRecord& job,
                                             const std::optional<DriftRecord>& drift = std::nullopt) override;
   absl::Status CommitFitFailure(std::string_view uid, const JobRecord& job) override;
+  absl::StatusOr<ObjectiveRecord> ImportRevision(const ObjectiveRecord& objective, RevisionRecord revision,
+                                                 std::string_view expected_etag) override;
   absl::StatusOr<RevisionRecord> GetRevision(std::string_view objective, int64_t revision) override;
   absl::StatusOr<std::vector<RevisionRecord>> ListRevisions(std::string_view objective, int64_t after,
                                                             int64_t limit) override;

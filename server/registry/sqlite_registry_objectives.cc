@@ -79,6 +79,31 @@ absl::StatusOr<std::optional<ObjectiveRow>> FindEarlier(Database& database, cons
   return earlier;
 }
 
+// The objective that an earlier import with the same request id went to, if any.
+absl::StatusOr<std::optional<ObjectiveRow>> FindEarlierImport(Database& database, const ObjectiveRecord& wanted) {
+  if (wanted.request_id.empty()) return std::nullopt;
+  Statement select = database.Prepare("SELECT request_hash, objective_id FROM import_request WHERE request_id = ?");
+  TRIMTAB_ASSIGN_OR_RETURN(const bool found, select.Bind(wanted.request_id).Step());
+  if (!found) return std::nullopt;
+  if (select.Text(0) != wanted.request_hash) {
+    return FieldError({{"request_id", "was used for another request: choose a new one"}});
+  }
+  Statement objective = database.Prepare("SELECT " TRIMTAB_OBJECTIVE_COLUMNS " FROM objective WHERE id = ?");
+  TRIMTAB_RETURN_IF_ERROR(objective.Bind(select.Int(1)).Step().status());
+  return ReadObjectiveRow(objective);
+}
+
+// A fit would take the place of what came in while it ran.
+absl::Status CheckNoFit(Database& database, const ObjectiveRecord& objective) {
+  Statement select = database.Prepare("SELECT name FROM job WHERE target = ? AND state <= 2 AND kind = 'fit'");
+  TRIMTAB_ASSIGN_OR_RETURN(const bool found, select.Bind(objective.name).Step());
+  if (!found) return absl::OkStatus();
+  const std::string job = select.Text(0);
+  return ReasonError(absl::StatusCode::kFailedPrecondition, kObjectiveNotReady,
+                     absl::StrCat("objective \"", objective.name, "\" is being fitted: wait for ", job),
+                     {{"objective", objective.name}, {"operation", job}});
+}
+
 absl::StatusOr<int64_t> LastRevision(Database& database, int64_t objective_id) {
   Statement select = database.Prepare("SELECT max(revision) FROM revision WHERE objective_id = ?");
   TRIMTAB_RETURN_IF_ERROR(select.Bind(objective_id).Step().status());
@@ -263,6 +288,57 @@ absl::Status SqliteRegistry::CommitFitFailure(std::string_view uid, const JobRec
     stored->record.error = job.error;
     return WriteObjective(change.database, *stored, change.id, change.now);
   });
+}
+
+absl::StatusOr<ObjectiveRecord> SqliteRegistry::ImportRevision(const ObjectiveRecord& objective,
+                                                               RevisionRecord revision,
+                                                               std::string_view expected_etag) {
+  ObjectiveRecord imported;
+  TRIMTAB_RETURN_IF_ERROR(Commit("import_revision", objective.name, [&](Change& change) -> absl::Status {
+    Database& database = change.database;
+    TRIMTAB_ASSIGN_OR_RETURN(std::optional<ObjectiveRow> earlier, FindEarlierImport(database, objective));
+    if (earlier) {
+      TRIMTAB_RETURN_IF_ERROR(ReadPairs(database, *earlier));
+      imported = std::move(earlier->record);
+      change.write = Write::kNothing;
+      return absl::OkStatus();
+    }
+    absl::StatusOr<ObjectiveRow> stored = FindObjective(database, objective.name);
+    if (absl::IsNotFound(stored.status()) && expected_etag.empty()) {
+      ObjectiveRecord created = objective;
+      created.request_id.clear();
+      created.request_hash.clear();
+      if (created.uid.empty()) created.uid = NewUid();
+      created.state = ObjectiveRecord::State::kActive;
+      created.active_revision = 0;
+      created.create_time = created.update_time = change.now;
+      TRIMTAB_RETURN_IF_ERROR(InsertObjective(database, created));
+      stored = FindObjective(database, objective.name);
+    }
+    TRIMTAB_RETURN_IF_ERROR(stored.status());
+    ObjectiveRecord& record = stored->record;
+    TRIMTAB_RETURN_IF_ERROR(CheckEtag(record, expected_etag));
+    TRIMTAB_RETURN_IF_ERROR(CheckNoFit(database, record));
+    TRIMTAB_ASSIGN_OR_RETURN(const int64_t last, LastRevision(database, stored->id));
+    revision.revision = last + 1;
+    revision.create_time = change.now;
+    TRIMTAB_RETURN_IF_ERROR(InsertRevision(database, stored->id, revision));
+    record.active_revision = revision.revision;
+    record.error.clear();
+    if (record.state != ObjectiveRecord::State::kDisabled) record.state = ObjectiveRecord::State::kActive;
+    TRIMTAB_RETURN_IF_ERROR(WriteObjective(database, *stored, change.id, change.now));
+    if (!objective.request_id.empty()) {
+      TRIMTAB_RETURN_IF_ERROR(
+          database.Prepare("INSERT INTO import_request (request_id, request_hash, objective_id) VALUES (?, ?, ?)")
+              .BindAll(objective.request_id, objective.request_hash, stored->id)
+              .Run());
+    }
+    TRIMTAB_RETURN_IF_ERROR(ReadPairs(database, *stored));
+    change.detail = absl::StrCat("uid ", record.uid, ", revision ", revision.revision, ", digest ", revision.digest);
+    imported = std::move(record);
+    return absl::OkStatus();
+  }));
+  return imported;
 }
 
 absl::StatusOr<RevisionRecord> SqliteRegistry::GetRevision(std::string_view objective, int64_t revision) {
