@@ -8,6 +8,7 @@ enum class Site {
   kBlockOutput = 1,      // residual stream after the block's MLP add, before any final norm
   kAttentionOutput = 2,  // what attention adds to the residual stream: behind its norm where it has one
   kMlpOutput = 3,        // what the MLP adds to it, likewise
+  kAttentionHeads = 4,   // what attention's heads give to their output projection, one after another; no vector's site
 };
 
 }  // namespace trimtab

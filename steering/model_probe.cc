@@ -311,53 +311,8 @@ absl::StatusOr<at::Tensor> ModelProbe::PromptGradients(const EncodedPair& pair, 
   return at::cat(gradients);
 }
 
-at::Tensor ModelProbe::CaptureStates(const std::vector<at::Tensor>& prompts,
-                                     const std::vector<std::vector<TokenId>>& responses, DeltaPosition position,
-                                     const std::vector<int64_t>& layers) const {
-  at::NoGradGuard no_grad;
-  std::vector<SequenceSpan> spans;
-  std::vector<at::Tensor> rows;
-  std::vector<int64_t> wanted;  // rows to capture, in order of the prompts
-  std::vector<int64_t> counts;  // of them per prompt
-  int64_t row = 0;
-  for (size_t i = 0; i < prompts.size(); ++i) {
-    const int64_t length = prompts[i].size(0);
-    rows.push_back(prompts[i]);
-    int64_t response = 0;
-    if (position != DeltaPosition::kLastPrompt) {
-      rows.push_back(Embed(responses[i]));
-      response = static_cast<int64_t>(responses[i].size());
-    }
-    const int64_t end = row + length + response;
-    const int64_t first = position == DeltaPosition::kMeanResponse ? row + length : end - 1;
-    for (int64_t r = first; r < end; ++r) wanted.push_back(r);
-    counts.push_back(end - first);
-    spans.push_back({.length = length + response});
-    row = end;
-  }
-  const TokenLayout layout = TokenLayout::Dense(std::move(spans));
-  DenseAttention attention;
-  CaptureTap tap(layers, at::tensor(wanted));
-  loaded_->model->Forward(at::cat(rows), {.layout = layout,
-                                          .attention = attention,
-                                          .tap = tap,
-                                          .num_layers = *std::max_element(layers.begin(), layers.end()) + 1,
-                                          .arithmetic = kArithmetic});
-  std::vector<at::Tensor> by_layer;
-  for (const at::Tensor& states : tap.states()) {
-    std::vector<at::Tensor> means;
-    int64_t begin = 0;
-    for (int64_t count : counts) {
-      means.push_back(states.narrow(0, begin, count).mean(0));
-      begin += count;
-    }
-    by_layer.push_back(at::stack(means));
-  }
-  return at::stack(by_layer, 1);
-}
-
 at::Tensor ModelProbe::SteeringGradients(const std::vector<const EncodedPair*>& pairs, MarginKind kind,
-                                         const std::vector<int64_t>& layers, ApplyTo apply_to) const {
+                                         const std::vector<int64_t>& layers, ApplyTo apply_to, Site site) const {
   at::AutoGradMode grad(true);
   const Packed packed = Pack(pairs, kind);
   std::vector<at::Tensor> embeddings;
@@ -377,7 +332,7 @@ at::Tensor ModelProbe::SteeringGradients(const std::vector<const EncodedPair*>& 
   }
   DenseAttention attention;
   SteeringGradientTap tap(layers, at::tensor(rows), at::tensor(groups), static_cast<int64_t>(pairs.size()),
-                          hidden_size());
+                          hidden_size(), site);
   const at::Tensor hidden = loaded_->model->Forward(
       at::cat(embeddings), {.layout = packed.layout, .attention = attention, .tap = tap, .arithmetic = kArithmetic});
   const at::Tensor score = DifferentiableScore(hidden, packed.scored);

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -80,9 +81,9 @@ class ModelProbe {
   int64_t gradient_tokens() const;  // rows of one pass with gradients, which keeps every layer's activations
   void set_batch_tokens(int64_t tokens) { options_.batch_tokens = tokens; }
 
-  // The prompt of a model without a chat template is one user's turn, read as it is. INVALID_ARGUMENT: an answer without
-  // tokens, a conversation that the template refuses, turns without a template; PROMPT_TOO_LONG beyond the model's
-  // context.
+  // The prompt of a model without a chat template is one user's turn, read as it is. INVALID_ARGUMENT: an answer
+  // without tokens, a conversation that the template refuses, turns without a template; PROMPT_TOO_LONG beyond the
+  // model's context.
   absl::StatusOr<EncodedPair> Encode(const PreferencePair& pair) const;
   std::string TokenText(TokenId token) const;
 
@@ -102,16 +103,29 @@ class ModelProbe {
   absl::StatusOr<at::Tensor> PromptGradients(const EncodedPair& pair, MarginKind kind, const at::Tensor& prompts,
                                              JobContext& job) const;
 
-  // Residual stream after each of `layers` for prompts given as embeddings [L_i, hidden]: float32 [count, layers,
-  // hidden]. `responses` (same count) follow the prompts; not read for kLastPrompt. One pass that ends after the
-  // deepest layer; the caller keeps the count within batch_tokens.
+  // Activations at a site of each of `layers` for prompts given as embeddings [L_i, hidden], L_i may be 0: float32
+  // [count, layers, width], width being hidden, at kAttentionHeads the heads' together (head_width). `responses` (same
+  // count) follow the prompts; not read for kLastPrompt. kMeanResponse looks at most at the last `last_tokens` of them.
+  // One pass that ends after the deepest layer; the caller keeps the count within batch_tokens.
   at::Tensor CaptureStates(const std::vector<at::Tensor>& prompts, const std::vector<std::vector<TokenId>>& responses,
-                           DeltaPosition position, const std::vector<int64_t>& layers) const;
+                           DeltaPosition position, const std::vector<int64_t>& layers, Site site = Site::kBlockOutput,
+                           int64_t last_tokens = std::numeric_limits<int64_t>::max()) const;
+  int64_t num_heads() const { return loaded_->model->spec().num_heads; }
+  int64_t head_dim() const { return loaded_->model->spec().head_dim; }
+  int64_t head_width() const { return num_heads() * head_dim(); }
+  // What edits of the heads' values, [layers, head_width], add to the attention's output at each of `layers`: float32
+  // [layers, hidden]. Through the output projection this is exact and the same for all tokens; where a norm stands
+  // behind it, to first order and the mean over the last tokens of `texts`. One pass with gradients; the caller keeps
+  // the texts within gradient_tokens.
+  at::Tensor FoldHeads(const std::vector<std::vector<TokenId>>& texts, const std::vector<int64_t>& layers,
+                       const at::Tensor& edits) const;
   // How F rises per unit of relative strength: at each of `layers` the gradient of each pair's F with respect to v,
-  // where every position t that `apply_to` steers gets |h_t| v and its norm restored: float32 [pairs, layers, hidden].
-  // One pass with gradients; the caller keeps the pairs within gradient_tokens.
+  // where every position t that `apply_to` steers gets |h_t| v at `site`, h_t being the activation there, and its norm
+  // restored: float32 [pairs, layers, hidden]. One pass with gradients; the caller keeps the pairs within
+  // gradient_tokens.
   at::Tensor SteeringGradients(const std::vector<const EncodedPair*>& pairs, MarginKind kind,
-                               const std::vector<int64_t>& layers, ApplyTo apply_to) const;
+                               const std::vector<int64_t>& layers, ApplyTo apply_to,
+                               Site site = Site::kBlockOutput) const;
 
   // F of each pair under each setting, through the bank and tap that serving uses: [pair][setting].
   absl::StatusOr<std::vector<std::vector<double>>> SteeredMargins(const std::vector<const EncodedPair*>& pairs,
@@ -147,15 +161,16 @@ class ModelProbe {
   void AddScores(const at::Tensor& hidden, const std::vector<ScoredToken>& scored, std::vector<double>& outputs) const;
   // Rows of `forest` through the whole model: [rows, hidden].
   at::Tensor RunForest(const TokenForest& forest, LayerTap& tap) const;
-  // F of `pairs` under `settings`, which all steer from block `layer` on: added to outputs[pair * stride + place].
-  // `states`: the residual stream after that block, not steered, rows as Pack makes them.
+  // F of `pairs` under `settings`, which change nothing before the residual stream that enters block `first` (and is
+  // steered there by vectors of the block before): added to outputs[pair * stride + place]. `states`: that stream, not
+  // steered, rows as Pack makes them.
   absl::Status AddSteered(const std::vector<const EncodedPair*>& pairs, const Packed& packed, const at::Tensor& states,
-                          int64_t layer, MarginKind kind, const std::vector<SteeringSetting>& settings,
+                          int64_t first, MarginKind kind, const std::vector<SteeringSetting>& settings,
                           const std::vector<size_t>& places, size_t stride, std::vector<double>& outputs,
                           JobContext& job) const;
   // The neutral text from block `first` on, whose input is `hidden` (first 0: the embeddings).
   at::Tensor RunNeutral(at::Tensor hidden, int64_t first, int64_t num_layers, LayerTap& tap) const;
-  // Residual stream of the neutral text after block `layer`, not steered; kept.
+  // Residual stream of the neutral text after block `layer` (-1: the embeddings), not steered; kept.
   const at::Tensor& NeutralStates(int64_t layer);
   // Rows of the neutral text that are text: all but TextStart.
   std::vector<int64_t> NeutralTextRows() const;

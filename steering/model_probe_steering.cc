@@ -33,6 +33,17 @@ int64_t DistinctVectors(const std::vector<SteeringSetting>& settings, const std:
   return static_cast<int64_t>(digests.size());
 }
 
+// The first block that must run steered: a vector of a block's output changes what enters the block after it.
+int64_t FirstBlock(const SteeringVector& vector) {
+  const int64_t layer = vector.spec().layers.front().layer;
+  return vector.spec().site == Site::kBlockOutput ? layer + 1 : layer;
+}
+
+// The residual stream that enters block `first`, with what the block before it is steered by.
+at::Tensor Entering(SteeringTap& tap, int64_t first, at::Tensor hidden) {
+  return first == 0 ? hidden : tap.At(Site::kBlockOutput, first - 1, std::move(hidden));
+}
+
 // Token ids of the rows that Pack makes for a pair.
 std::vector<TokenId> PackedTokens(const EncodedPair& pair, MarginKind kind) {
   std::vector<TokenId> tokens = pair.prompt;
@@ -49,18 +60,19 @@ absl::StatusOr<std::vector<std::vector<double>>> ModelProbe::SteeredMargins(
     const std::vector<const EncodedPair*>& pairs, MarginKind kind, const std::vector<SteeringSetting>& settings,
     JobContext& job) const {
   at::NoGradGuard no_grad;
-  // Settings by the first block that they steer: below it nothing changes, so nothing is computed again.
+  // Settings by the first block whose input or inside they steer: before it nothing changes, so nothing is computed
+  // again.
   std::map<int64_t, std::vector<size_t>> places;
   std::vector<size_t> unsteered;
   for (size_t s = 0; s < settings.size(); ++s) {
     if (settings[s].vector == nullptr || settings[s].strength == 0) {
       unsteered.push_back(s);
     } else {
-      places[settings[s].vector->spec().layers.front().layer].push_back(s);
+      places[FirstBlock(*settings[s].vector)].push_back(s);
     }
   }
-  std::vector<int64_t> layers;
-  for (const auto& [layer, own] : places) layers.push_back(layer);
+  std::vector<int64_t> before;  // the blocks before those
+  for (const auto& [first, own] : places) before.push_back(first - 1);
 
   std::vector<std::vector<double>> margins;
   for (size_t begin = 0; begin < pairs.size();) {
@@ -76,17 +88,21 @@ absl::StatusOr<std::vector<std::vector<double>>> ModelProbe::SteeredMargins(
     std::vector<at::Tensor> embeddings;
     for (const EncodedPair* pair : batch) embeddings.push_back(Embed(PackedTokens(*pair, kind)));
     DenseAttention attention;
-    CaptureTap tap(layers, at::arange(packed.layout.num_tokens, at::kLong));
+    CaptureTap tap(before, at::arange(packed.layout.num_tokens, at::kLong));
+    const at::Tensor entering = at::cat(embeddings);
     const at::Tensor hidden = loaded_->model->Forward(
-        at::cat(embeddings), {.layout = packed.layout, .attention = attention, .tap = tap, .arithmetic = kArithmetic});
+        entering, {.layout = packed.layout, .attention = attention, .tap = tap, .arithmetic = kArithmetic});
     std::vector<double> plain(batch.size(), 0.0);
     if (!unsteered.empty()) AddScores(hidden, packed.scored, plain);
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
 
     std::vector<double> outputs(batch.size() * settings.size(), 0.0);
-    for (size_t l = 0; l < layers.size(); ++l) {
-      TRIMTAB_RETURN_IF_ERROR(AddSteered(batch, packed, tap.states()[l], layers[l], kind, settings, places[layers[l]],
-                                         settings.size(), outputs, job));
+    size_t group = 0;
+    for (const auto& [first, own] : places) {
+      const at::Tensor& states = first == 0 ? entering : tap.states()[group];
+      ++group;
+      TRIMTAB_RETURN_IF_ERROR(
+          AddSteered(batch, packed, states, first, kind, settings, own, settings.size(), outputs, job));
     }
     for (size_t p = 0; p < batch.size(); ++p) {
       const auto first = outputs.begin() + static_cast<ptrdiff_t>(p * settings.size());
@@ -98,7 +114,7 @@ absl::StatusOr<std::vector<std::vector<double>>> ModelProbe::SteeredMargins(
 }
 
 absl::Status ModelProbe::AddSteered(const std::vector<const EncodedPair*>& pairs, const Packed& packed,
-                                    const at::Tensor& states, int64_t layer, MarginKind kind,
+                                    const at::Tensor& states, int64_t first, MarginKind kind,
                                     const std::vector<SteeringSetting>& settings, const std::vector<size_t>& places,
                                     size_t stride, std::vector<double>& outputs, JobContext& job) const {
   SteeringBank bank(DistinctVectors(settings, places), num_layers(), hidden_size());
@@ -116,8 +132,8 @@ absl::Status ModelProbe::AddSteered(const std::vector<const EncodedPair*>& pairs
     const TokenLayout layout = forest.Layout();
     TreeAttention attention(forest, loaded_->model->dtype());
     const at::Tensor hidden = loaded_->model->Forward(
-        tap.At(Site::kBlockOutput, layer, forest.Embeddings()),
-        {.layout = layout, .attention = attention, .tap = tap, .first_layer = layer + 1, .arithmetic = kArithmetic});
+        Entering(tap, first, forest.Embeddings()),
+        {.layout = layout, .attention = attention, .tap = tap, .first_layer = first, .arithmetic = kArithmetic});
     AddScores(hidden, scored, outputs);
     forest = TokenForest();
     scored.clear();
@@ -211,17 +227,18 @@ const at::Tensor& ModelProbe::NeutralStates(int64_t layer) {
   if (states.defined()) return states;
   const auto place = neutral_states_.find(layer);
   IdentityTap tap;
-  if (place != neutral_states_.begin()) {  // go on from the nearest block below
-    const auto below = std::prev(place);
-    states = RunNeutral(below->second, below->first + 1, layer + 1, tap);
-  } else {
+  if (layer < 0) {
     std::vector<TokenId> tokens;
     for (const std::vector<TokenId>& chunk : options_.neutral_text) {
       tokens.insert(tokens.end(), chunk.begin(), chunk.end());
     }
-    states = RunNeutral(Embed(tokens), 0, layer + 1, tap);
+    return states = Embed(tokens);
   }
-  return states;
+  if (place != neutral_states_.begin()) {  // go on from the nearest block below
+    const auto below = std::prev(place);
+    return states = RunNeutral(below->second, below->first + 1, layer + 1, tap);
+  }
+  return states = RunNeutral(NeutralStates(-1), 0, layer + 1, tap);
 }
 
 double ModelProbe::MeanKl(const at::Tensor& unsteered, const at::Tensor& steered) const {
@@ -249,8 +266,8 @@ absl::StatusOr<std::vector<double>> ModelProbe::NeutralKl(const std::vector<Stee
       divergences.push_back(0);
       continue;
     }
-    const int64_t layer = setting.vector->spec().layers.front().layer;
-    const at::Tensor& states = NeutralStates(layer);
+    const int64_t first = FirstBlock(*setting.vector);
+    const at::Tensor& states = NeutralStates(first - 1);
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
     SteeringBank bank(1, num_layers(), hidden_size());
     SteeringRows rows;
@@ -260,7 +277,7 @@ absl::StatusOr<std::vector<double>> ModelProbe::NeutralKl(const std::vector<Stee
       rows.entries[static_cast<size_t>(row) * kMaxSelections] = {slot, setting.strength};
     }
     SteeringTap tap(bank, rows);
-    const at::Tensor steered = RunNeutral(tap.At(Site::kBlockOutput, layer, states), layer + 1, num_layers(), tap);
+    const at::Tensor steered = RunNeutral(Entering(tap, first, states), first, num_layers(), tap);
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
     divergences.push_back(MeanKl(NeutralStates(num_layers() - 1), steered));
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());

@@ -49,9 +49,13 @@ absl::Status CheckLayer(const LayerDirection& layer, int64_t hidden_size) {
 absl::Status CheckSpec(const SteeringVectorSpec& spec) {
   if (spec.model_fingerprint.empty()) return Bad("the model's fingerprint is missing");
   if (spec.method.empty()) return Bad("the method is missing");
-  if (spec.site != Site::kBlockOutput) return Bad("only the site \"block output\" is supported");
-  if (spec.operation != Operation::kAdd && spec.operation != Operation::kAddPreserveNorm)
+  if (spec.site != Site::kBlockOutput && spec.site != Site::kAttentionOutput && spec.site != Site::kMlpOutput) {
+    return Bad("unknown site");
+  }
+  if (spec.operation != Operation::kAdd && spec.operation != Operation::kAddPreserveNorm &&
+      spec.operation != Operation::kAddOpposingPreserveNorm) {
     return Bad("unknown operation");
+  }
   if (spec.strength_mode != StrengthMode::kRelative && spec.strength_mode != StrengthMode::kAbsolute) {
     return Bad("unknown strength mode");
   }

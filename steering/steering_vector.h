@@ -1,4 +1,4 @@
-// The artefact: directions in one model's residual stream, with how they are applied and what is known of their
+// The artefact: directions at one site of one model's blocks, with how they are applied and what is known of their
 // quality. Immutable after Create. No torch: the registry and the RPC layer handle it too. Any thread.
 #ifndef TRIMTAB_STEERING_STEERING_VECTOR_H_
 #define TRIMTAB_STEERING_STEERING_VECTOR_H_
@@ -15,8 +15,17 @@
 
 namespace trimtab {
 
-enum class Operation { kAdd = 1, kAddPreserveNorm = 2 };  // steering.md A7: without and with restoring the token's norm
-enum class StrengthMode { kRelative = 1 /* lambda = strength * |h| */, kAbsolute = 2 /* lambda = strength */ };
+enum class Operation {
+  kAdd = 1,
+  kAddPreserveNorm = 2,  // the token's norm is restored (steering.md A7)
+  // The same, and the further the token points away from the edit, the stronger it is: up to twice
+  // (ICV, arXiv 2311.06668: 1 + max(0, cos(h, -edit))).
+  kAddOpposingPreserveNorm = 3,
+};
+enum class StrengthMode {
+  kRelative = 1 /* lambda = strength * |h| at the site */,
+  kAbsolute = 2 /* lambda = strength */
+};
 // Values equal the API's ApplyTo.
 enum class ApplyTo { kAll = 1, kFromLastPrompt = 2, kResponse = 3 };
 
@@ -35,8 +44,8 @@ struct LayerDirection {
 
 struct SteeringVectorSpec {
   std::string model_fingerprint;
-  std::string method;  // "grains"
-  Site site = Site::kBlockOutput;
+  std::string method;              // "grains"
+  Site site = Site::kBlockOutput;  // of all layers; not kAttentionHeads
   Operation operation = Operation::kAddPreserveNorm;
   StrengthMode strength_mode = StrengthMode::kRelative;
   ApplyTo apply_to = ApplyTo::kFromLastPrompt;  // default of a request that does not say

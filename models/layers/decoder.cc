@@ -20,8 +20,8 @@ at::Tensor Tapped(LayerTap& tap, Site site, int64_t layer, at::Tensor value) {
 
 // Whether a gradient may begin or pass inside this block.
 bool IsDifferentiable(const at::Tensor& hidden, const LayerTap& tap, int64_t layer) {
-  return at::GradMode::is_enabled() &&
-         (hidden.requires_grad() || tap.Wants(Site::kAttentionOutput, layer) || tap.Wants(Site::kMlpOutput, layer));
+  return at::GradMode::is_enabled() && (hidden.requires_grad() || tap.Wants(Site::kAttentionHeads, layer) ||
+                                        tap.Wants(Site::kAttentionOutput, layer) || tap.Wants(Site::kMlpOutput, layer));
 }
 
 }  // namespace
@@ -43,9 +43,12 @@ at::Tensor Decoder::DifferentiableBlock(int64_t layer, const at::Tensor& hidden,
   const at::Tensor k = Rope(norm(qkv.narrow(1, heads, kv_heads), weights.key_norm, dtype), cos, sin);
   const at::Tensor attended =
       context.attention.Attend(layer, spec_.attention(layer), q, k, qkv.narrow(1, heads + kv_heads, kv_heads),
-                               context.layout);  // [T, heads, head_dim]
-  const at::Tensor attention =
-      norm(weights.attention_output(attended.reshape({rows, heads * d})), weights.post_attention_norm, at::kFloat);
+                               context.layout);            // [T, heads, head_dim]
+  at::Tensor mixed = attended.reshape({rows, heads * d});  // [T, heads * head_dim]
+  if (context.tap.Wants(Site::kAttentionHeads, layer)) {
+    mixed = context.tap.At(Site::kAttentionHeads, layer, mixed.to(at::kFloat)).to(mixed.scalar_type());
+  }
+  const at::Tensor attention = norm(weights.attention_output(mixed), weights.post_attention_norm, at::kFloat);
   const at::Tensor middle = hidden + Tapped(context.tap, Site::kAttentionOutput, layer, attention);
   const at::Tensor gated = weights.gate_up.Differentiable(
       norm(middle, weights.mlp_norm, dtype), spec_.layers[static_cast<size_t>(layer)].activation);  // [T, intermediate]
@@ -74,7 +77,7 @@ at::Tensor Decoder::Forward(at::Tensor embeddings, const ForwardContext& context
     }
     if (!context.tap.Wants(Site::kBlockOutput, layer)) continue;
     if (inferring) {
-      if (RowEdit* edit = context.tap.Rows(layer); edit != nullptr) {
+      if (RowEdit* edit = context.tap.Rows(Site::kBlockOutput, layer); edit != nullptr) {
         inference.Edit(edit);
         continue;
       }

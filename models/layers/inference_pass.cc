@@ -35,14 +35,15 @@ void InferencePass::Enter(at::Tensor hidden) {
   hidden_ = hidden.contiguous();
   own_ = false;
   delta_ = delta_norm_ = at::Tensor();
-  edit_ = nullptr;
+  delta_edit_ = edit_ = nullptr;
 }
 
 void InferencePass::UpdateRows(const at::Tensor* norm, RowForm form) {
   const int64_t size = spec_.hidden_size;
   const float* from = hidden_.const_data_ptr<float>();
   const float* delta = delta_.defined() ? delta_.const_data_ptr<float>() : nullptr;
-  float* unscaled = delta_norm_.defined() ? delta_.mutable_data_ptr<float>() : nullptr;
+  const float* delta_scales = delta_norm_.defined() ? delta_norm_.const_data_ptr<float>() : nullptr;
+  float* unfinished = delta_scales != nullptr || delta_edit_ != nullptr ? delta_.mutable_data_ptr<float>() : nullptr;
   const bool changes = delta != nullptr || edit_ != nullptr;
   if (changes && !own_) {
     hidden_ = workspace_.hidden.Get(rows_, size, at::kFloat);
@@ -58,8 +59,10 @@ void InferencePass::UpdateRows(const at::Tensor* norm, RowForm form) {
     const float* x = from + row * size;
     if (changes) {
       float* y = to + row * size;
-      if (unscaled != nullptr) {
-        NormalizeInPlace(unscaled + row * size, delta_norm_.const_data_ptr<float>(), size, eps);
+      if (unfinished != nullptr) {
+        float* added = unfinished + row * size;
+        if (delta_scales != nullptr) NormalizeInPlace(added, delta_scales, size, eps);
+        if (delta_edit_ != nullptr) delta_edit_->Edit(row, added);
       }
       if (delta != nullptr) {
         AddRow(x, delta + row * size, size, y);
@@ -72,13 +75,15 @@ void InferencePass::UpdateRows(const at::Tensor* norm, RowForm form) {
     if (scales != nullptr) NormalizeRow(x, scales, size, eps, input, row);
   });
   delta_ = delta_norm_ = at::Tensor();
-  edit_ = nullptr;
+  delta_edit_ = edit_ = nullptr;
 }
 
 void InferencePass::SetDelta(Site site, int64_t layer, at::Tensor value, const at::Tensor& norm) {
   delta_ = std::move(value);
   delta_norm_ = norm;
   if (!context_.tap.Wants(site, layer)) return;
+  delta_edit_ = context_.tap.Rows(site, layer);
+  if (delta_edit_ != nullptr) return;
   if (norm.defined()) {
     const int64_t size = spec_.hidden_size;
     float* rows = delta_.mutable_data_ptr<float>();
@@ -121,6 +126,10 @@ void InferencePass::Block(int64_t layer, const DecoderLayerWeights& weights, con
       layer, spec_.attention(layer),
       context_.attention.TakesFloat32() ? projected : projected.to(weights.qkv.plain_type()), cos, sin, context_.layout,
       by_head);
+  if (context_.tap.Wants(Site::kAttentionHeads, layer)) {
+    // The tap may keep what it gets, and the workspace's memory is used again.
+    mixed.copy_(context_.tap.At(Site::kAttentionHeads, layer, mixed.to(at::kFloat, false, /*copy=*/true)));
+  }
   RowView attended{.form = form, .columns = heads * d, .values = mixed.const_data_ptr()};
   if (form == RowForm::kGroups8) {
     RowBuffer& input = workspace_.input;

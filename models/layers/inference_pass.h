@@ -41,11 +41,12 @@ class InferencePass {
   const ForwardContext& context_;
   Workspace& workspace_;
   const int64_t rows_;
-  at::Tensor hidden_;        // [T, hidden]
-  bool own_ = false;         // hidden_ may be written to
-  at::Tensor delta_;         // [T, hidden], yet to be added; or undefined
-  at::Tensor delta_norm_;    // [hidden], yet to be applied to delta_; or undefined
-  RowEdit* edit_ = nullptr;  // of the rows after that addition
+  at::Tensor hidden_;              // [T, hidden]
+  bool own_ = false;               // hidden_ may be written to
+  at::Tensor delta_;               // [T, hidden], yet to be added; or undefined
+  at::Tensor delta_norm_;          // [hidden], yet to be applied to delta_; or undefined
+  RowEdit* delta_edit_ = nullptr;  // yet to be applied to delta_, behind that norm
+  RowEdit* edit_ = nullptr;        // of the rows after that addition
 };
 
 }  // namespace trimtab

@@ -104,9 +104,9 @@ void ModelRunner::ReadTap(const StepPlan& plan, const StepBatch& batch) {
     const int64_t begin = row;
     row += item.length;
     if (!item.sequence->steered()) continue;
-    // Layers that a row's entries steer, by the set of its entries.
-    std::array<int64_t, 1 << kMaxSelections> layers;
-    layers.fill(-1);
+    // Sites and layers that a row's entries steer, by the set of its entries.
+    std::array<int64_t, 1 << kMaxSelections> places;
+    places.fill(-1);
     for (int64_t r = begin; r < row; ++r) {
       if (tap_.row_nonfinite()[r]) {
         result_.items[i].status = NonFinite();
@@ -115,13 +115,15 @@ void ModelRunner::ReadTap(const StepPlan& plan, const StepBatch& batch) {
       const SteeringRows::Entry* entries = &batch.steering.entries[r * kMaxSelections];
       size_t mask = 0;
       for (int j = 0; j < kMaxSelections; ++j) mask |= static_cast<size_t>(entries[j].slot >= 0) << j;
-      int64_t& count = layers[mask];
+      int64_t& count = places[mask];
       if (count < 0) {
         count = 0;
         for (int64_t layer = 0; layer < bank_.num_layers(); ++layer) {
-          count += std::any_of(entries, entries + kMaxSelections, [&](const SteeringRows::Entry& entry) {
-            return entry.slot >= 0 && bank_.steers(entry.slot, layer);
-          });
+          for (const Site site : {Site::kBlockOutput, Site::kAttentionOutput, Site::kMlpOutput}) {
+            count += std::any_of(entries, entries + kMaxSelections, [&](const SteeringRows::Entry& entry) {
+              return entry.slot >= 0 && bank_.rule(entry.slot).site == site && bank_.steers(entry.slot, layer);
+            });
+          }
         }
       }
       if (count > 0) result_.row_dose[r] = tap_.row_dose()[r] / static_cast<float>(count);

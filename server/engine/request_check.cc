@@ -70,7 +70,6 @@ void CheckPlan(const SteeringPlan& plan, const ModelSpec& spec, Violations& viol
     const std::string field = absl::StrCat("steering[", i, "]");
     const SteeringVectorSpec& vector = entry.vector->spec();
     violations.Check(std::isfinite(entry.strength), absl::StrCat(field, ".strength"), "must be a number");
-    violations.Check(vector.site == Site::kBlockOutput, field, "steers a site that serving does not support");
     violations.Check(vector.hidden_size == spec.hidden_size && vector.layers.back().layer < spec.num_layers(), field,
                      "was made for a model of another shape");
   }

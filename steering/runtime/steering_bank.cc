@@ -25,9 +25,8 @@ std::optional<int32_t> SteeringBank::Acquire(const std::shared_ptr<const Steerin
     return it->second;
   }
   const SteeringVectorSpec& spec = vector->spec();
-  TORCH_CHECK(
-      spec.site == Site::kBlockOutput && spec.hidden_size == hidden_size() && spec.layers.back().layer < num_layers(),
-      "the steering vector does not fit the model");
+  TORCH_CHECK(spec.hidden_size == hidden_size() && spec.layers.back().layer < num_layers(),
+              "the steering vector does not fit the model");
   if (idle_.empty()) return std::nullopt;
   const int32_t index = idle_.front();
   idle_.pop_front();
@@ -44,8 +43,10 @@ std::optional<int32_t> SteeringBank::Acquire(const std::shared_ptr<const Steerin
     std::transform(layer.direction.begin(), layer.direction.end(), scaled, [&](float x) { return x * layer.weight; });
     slot.squares[static_cast<size_t>(layer.layer)] = SumOfSquares(scaled, hidden_size());
   }
-  slot.rule = {.relative = spec.strength_mode == StrengthMode::kRelative,
-               .preserves_norm = spec.operation == Operation::kAddPreserveNorm};
+  slot.rule = {.site = spec.site,
+               .relative = spec.strength_mode == StrengthMode::kRelative,
+               .preserves_norm = spec.operation != Operation::kAdd,
+               .opposes = spec.operation == Operation::kAddOpposingPreserveNorm};
   slot.vector = vector;
   slot.references = 1;
   by_digest_[vector->digest()] = index;

@@ -25,8 +25,7 @@ class SteeringBank {
   SteeringBank(int64_t num_slots, int64_t num_layers, int64_t hidden_size);
 
   // The vector's slot, loading it if need be, with one reference taken. Nullopt when every slot is referenced: the
-  // request waits. Only Site::kBlockOutput vectors of the right hidden size and layers may be given: a caller's mistake
-  // throws c10::Error.
+  // request waits. Only vectors of the right hidden size and layers may be given: a caller's mistake throws c10::Error.
   std::optional<int32_t> Acquire(const std::shared_ptr<const SteeringVector>& vector);
   // Gives one reference back; the vector stays loaded until its slot is needed.
   void Release(int32_t slot);
@@ -39,10 +38,13 @@ class SteeringBank {
   }
   // How a slot's vector is applied.
   struct Rule {
+    Site site = Site::kBlockOutput;
     bool relative = false;        // strength is a multiple of the row's norm
     bool preserves_norm = false;  // the row's norm is restored
+    bool opposes = false;         // Operation::kAddOpposingPreserveNorm
   };
   Rule rule(int32_t slot) const { return slots_[slot].rule; }
+  // At the site of the slot's rule.
   bool steers(int32_t slot, int64_t layer) const { return slots_[slot].squares[static_cast<size_t>(layer)] >= 0; }
   // Sum of the squares of row(slot, layer); below 0 where the vector does not steer.
   float squares(int32_t slot, int64_t layer) const { return slots_[slot].squares[static_cast<size_t>(layer)]; }

@@ -21,6 +21,10 @@ constexpr int64_t kPiece = 512;  // elements of the edit that are held at a time
 constexpr double kCancels = 1.0 / 16;
 constexpr int64_t kRowsPerTask = 16;
 
+size_t IndexOf(Site site) { return static_cast<size_t>(site) - 1; }
+
+uint8_t Bit(Site site) { return static_cast<uint8_t>(1u << IndexOf(site)); }
+
 // u += lambda * v.
 void AddScaled(float lambda, const float* v, int64_t size, float* u) {
   int64_t i = 0;
@@ -67,14 +71,20 @@ float SumOfSquares(const float* x, float lambda, const float* v, int64_t size) {
 
 }  // namespace
 
-SteeringTap::SteeringTap(const SteeringBank& bank) : bank_(bank) {}
+SteeringTap::SteeringTap(const SteeringBank& bank) : bank_(bank) {
+  for (const Site site : {Site::kBlockOutput, Site::kAttentionOutput, Site::kMlpOutput}) {
+    edits_[IndexOf(site)].tap = this;
+    edits_[IndexOf(site)].site = site;
+  }
+}
 
 void SteeringTap::Begin(const SteeringRows& rows) {
   rows_ = &rows;
-  layer_ = 0;
-  first_row_ = -1;
-  active_rows_ = 0;
-  first_row_time_ = {};
+  for (SiteEdit& edit : edits_) {
+    edit.first_row = -1;
+    edit.active_rows = 0;
+    edit.first_row_time = {};
+  }
   const auto num_rows = static_cast<int64_t>(rows.entries.size()) / kMaxSelections;
   active_layers_.assign(static_cast<size_t>(bank_.num_layers()), 0);
   row_dose_.assign(static_cast<size_t>(num_rows), 0.0f);
@@ -85,27 +95,38 @@ void SteeringTap::Begin(const SteeringRows& rows) {
     for (int j = 0; j < kMaxSelections; ++j) {
       const SteeringRows::Entry& entry = rows.entries[row * kMaxSelections + j];
       if (entry.slot < 0 || entry.strength == 0) continue;
-      active_[row] = 1;
+      const uint8_t bit = Bit(bank_.rule(entry.slot).site);
+      active_[row] |= bit;
       if (seen_[entry.slot]) continue;
       seen_[entry.slot] = 1;
       for (int64_t layer = 0; layer < bank_.num_layers(); ++layer) {
-        if (bank_.steers(entry.slot, layer)) active_layers_[layer] = 1;
+        if (bank_.steers(entry.slot, layer)) active_layers_[layer] |= bit;
       }
     }
     if (!active_[row]) continue;
-    if (first_row_ < 0) first_row_ = row;
-    ++active_rows_;
+    for (SiteEdit& edit : edits_) {
+      if ((active_[row] & Bit(edit.site)) == 0) continue;
+      if (edit.first_row < 0) edit.first_row = row;
+      ++edit.active_rows;
+    }
   }
 }
 
 bool SteeringTap::Wants(Site site, int64_t layer) const {
-  return site == Site::kBlockOutput && layer < static_cast<int64_t>(active_layers_.size()) &&
-         active_layers_[layer] != 0;
+  return site != Site::kAttentionHeads && layer < static_cast<int64_t>(active_layers_.size()) &&
+         (active_layers_[layer] & Bit(site)) != 0;
 }
 
-RowEdit* SteeringTap::Rows(int64_t layer) {
-  layer_ = layer;
-  return this;
+RowEdit* SteeringTap::Rows(Site site, int64_t layer) {
+  SiteEdit& edit = edits_[IndexOf(site)];
+  edit.layer = layer;
+  return &edit;
+}
+
+absl::Duration SteeringTap::duration() const {
+  absl::Duration sum;
+  for (const SiteEdit& edit : edits_) sum += edit.active_rows * absl::FromChrono(edit.first_row_time);
+  return sum;
 }
 
 at::Tensor SteeringTap::At(Site site, int64_t layer, at::Tensor hidden) {
@@ -118,41 +139,41 @@ at::Tensor SteeringTap::At(Site site, int64_t layer, at::Tensor hidden) {
   at::Tensor steered = at::empty_like(hidden, at::MemoryFormat::Contiguous);
   steered.copy_(hidden);
   float* values = steered.data_ptr<float>();
-  layer_ = layer;
+  RowEdit* edit = Rows(site, layer);
   ParallelTasks((rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
     const int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
-    for (int64_t row = task * kRowsPerTask; row < end; ++row) Edit(row, values + row * size);
+    for (int64_t row = task * kRowsPerTask; row < end; ++row) edit->Edit(row, values + row * size);
   });
   return steered;
 }
 
-void SteeringTap::Edit(int64_t row, float* hidden) {
-  if (!active_[row]) return;
-  if (row != first_row_) return Steer(row, hidden);
+void SteeringTap::SiteEdit::Edit(int64_t row, float* values) {
+  if ((tap->active_[row] & Bit(site)) == 0) return;
+  if (row != first_row) return tap->Steer(site, layer, row, values);
   const auto begin = std::chrono::steady_clock::now();
-  Steer(row, hidden);
-  first_row_time_ += std::chrono::steady_clock::now() - begin;
+  tap->Steer(site, layer, row, values);
+  first_row_time += std::chrono::steady_clock::now() - begin;
 }
 
-void SteeringTap::Steer(int64_t row, float* hidden) {
+void SteeringTap::Steer(Site site, int64_t layer, int64_t row, float* hidden) {
   const int64_t size = bank_.hidden_size();
   struct Part {
     float lambda;
     const float* vector;  // [hidden]
+    float squares;        // of vector
+    bool relative, opposes;
   };
   std::array<Part, kMaxSelections> parts;
   size_t count = 0;
   bool preserve = false;
-  std::array<bool, kMaxSelections> relative;
-  float vector_squares = 0;  // of the last part's vector
   for (int j = 0; j < kMaxSelections; ++j) {
     const SteeringRows::Entry& entry = rows_->entries[row * kMaxSelections + j];
-    if (entry.slot < 0 || entry.strength == 0 || !bank_.steers(entry.slot, layer_)) continue;
+    if (entry.slot < 0 || entry.strength == 0 || !bank_.steers(entry.slot, layer)) continue;
     const SteeringBank::Rule rule = bank_.rule(entry.slot);
+    if (rule.site != site) continue;
     preserve |= rule.preserves_norm;
-    relative[count] = rule.relative;
-    vector_squares = bank_.squares(entry.slot, layer_);
-    parts[count++] = {entry.strength, bank_.row(entry.slot, layer_)};
+    parts[count++] = {entry.strength, bank_.row(entry.slot, layer), bank_.squares(entry.slot, layer), rule.relative,
+                      rule.opposes};
   }
   if (count == 0) return;
   // What the row's norm after the edit follows from: h.h, h.u and u.u, without making h + u first.
@@ -178,10 +199,15 @@ void SteeringTap::Steer(int64_t row, float* hidden) {
   }
   const float norm = std::sqrt(products.squares);
   for (size_t i = 0; i < count; ++i) {
-    if (relative[i]) parts[i].lambda *= norm;
+    Part& part = parts[i];
+    if (part.relative) part.lambda *= norm;
+    if (!part.opposes || norm == 0 || part.squares == 0) continue;
+    const float dot = count == 1 ? products.dot : Multiply(hidden, part.vector, size).dot;
+    const float cosine = dot / (norm * std::sqrt(part.squares));
+    part.lambda *= 1 + std::max(0.0f, part.lambda > 0 ? -cosine : cosine);
   }
   if (count == 1) {
-    edit_squares = parts[0].lambda * parts[0].lambda * vector_squares;
+    edit_squares = parts[0].lambda * parts[0].lambda * parts[0].squares;
     products.dot *= parts[0].lambda;
   } else {
     each_piece([&](int64_t first, int64_t length, float, const float* u) {

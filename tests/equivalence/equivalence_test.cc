@@ -14,6 +14,9 @@
 #include "models/kernels/packed_matrix.h"
 #include "models/testing/paged_run.h"
 #include "models/testing/tiny_model.h"
+#include "steering/runtime/steering_bank.h"
+#include "steering/runtime/steering_tap.h"
+#include "tests/steering/testing/vectors.h"
 
 namespace trimtab {
 namespace {
@@ -129,15 +132,85 @@ TEST_P(EquivalenceTest, ATapThatChangesNothingChangesNoBit) {
   EXPECT_TRUE(at::equal(expected, tapped.Forward({{0, tokens_}}, recording)));
   std::vector<std::pair<int64_t, Site>> order;
   for (int64_t layer = 0; layer < 4; ++layer) {
-    for (const Site site : {Site::kAttentionOutput, Site::kMlpOutput, Site::kBlockOutput})
+    for (const Site site : {Site::kAttentionHeads, Site::kAttentionOutput, Site::kMlpOutput, Site::kBlockOutput}) {
       order.emplace_back(layer, site);
+    }
   }
   EXPECT_EQ(recording.seen, order);
   EXPECT_EQ(expected.scalar_type(), at::kFloat);
-  for (const at::Tensor& state : recording.states) {
-    EXPECT_EQ(state.sizes(), (at::IntArrayRef{kLength, 32}));
-    EXPECT_EQ(state.scalar_type(), at::kFloat);
+  for (size_t i = 0; i < recording.states.size(); ++i) {
+    const ModelSpec& spec = model_->spec();
+    const int64_t width = order[i].second == Site::kAttentionHeads ? spec.num_heads * spec.head_dim : spec.hidden_size;
+    EXPECT_EQ(recording.states[i].sizes(), (std::vector<int64_t>{kLength, width}));
+    EXPECT_EQ(recording.states[i].scalar_type(), at::kFloat);
   }
+}
+
+// Steering at all three sites, by single rows as serving does or by whole tensors; a row's steering is its own.
+class SteeredEquivalenceTest : public EquivalenceTest {
+ protected:
+  SteeredEquivalenceTest() {
+    for (const Site site : {Site::kBlockOutput, Site::kAttentionOutput, Site::kMlpOutput}) {
+      SteeringVectorSpec spec = RandomSpec({0, 2, 3}, model_->spec().hidden_size, 40 + static_cast<uint32_t>(site));
+      spec.site = site;
+      slots_.push_back(*bank_.Acquire(*SteeringVector::Create(spec)));
+    }
+  }
+  // Row r is steered at the sites of the bits of r / 7.
+  SteeringRows Rows(float strength) const {
+    SteeringRows rows;
+    rows.entries.resize(kLength * kMaxSelections);
+    for (size_t row = 0; row < static_cast<size_t>(kLength); ++row) {
+      for (size_t s = 0; s < slots_.size(); ++s) {
+        if ((row / 7 >> s & 1) != 0) rows.entries[row * kMaxSelections + s] = {slots_[s], strength};
+      }
+    }
+    return rows;
+  }
+
+  SteeringBank bank_{3, model_->spec().num_layers(), model_->spec().hidden_size};
+  std::vector<int32_t> slots_;
+};
+
+// Hides that the tap's edits are of single rows.
+class WholeTensorTap final : public LayerTap {
+ public:
+  explicit WholeTensorTap(LayerTap& tap) : tap_(tap) {}
+  at::Tensor At(Site site, int64_t layer, at::Tensor hidden) override { return tap_.At(site, layer, hidden); }
+  bool Wants(Site site, int64_t layer) const override { return tap_.Wants(site, layer); }
+
+ private:
+  LayerTap& tap_;
+};
+
+TEST_P(SteeredEquivalenceTest, FusedEditsOfAllSitesAreThoseOfWholeTensors) {
+  const SteeringRows rows = Rows(0.3f);
+  SteeringTap fused(bank_, rows), whole(bank_, rows);
+  WholeTensorTap wrapped(whole);
+  PagedRun one(*model_, 7, 16), other(*model_, 7, 16), plain(*model_, 7, 16);
+  IdentityTap identity;
+  const at::Tensor expected = other.Forward({{0, tokens_}}, wrapped).clone();
+  const at::Tensor unsteered = plain.Forward({{0, tokens_}}, identity);
+  EXPECT_TRUE(at::equal(one.Forward({{0, tokens_}}, fused), expected));
+  EXPECT_EQ(fused.row_dose(), whole.row_dose());
+  EXPECT_GT(MaxDifference(expected, unsteered), 0.1);
+
+  // And of the blocks that gradients take.
+  SteeringTap dense(bank_, rows);
+  DenseAttention attention;
+  const TokenLayout layout = OneSequence(kLength);
+  const at::AutoGradMode grad(true);
+  const at::Tensor differentiable =
+      model_->Forward(model_->Embed(at::tensor(tokens_)).requires_grad_(true), {layout, attention, dense}).detach();
+  EXPECT_LT(((differentiable - expected).norm() / expected.norm()).item<double>(), exact_ ? 1e-5 : 0.08);
+}
+
+TEST_P(SteeredEquivalenceTest, StrengthZeroAtAnySiteChangesNoBit) {
+  const SteeringRows rows = Rows(0);
+  SteeringTap tap(bank_, rows);
+  IdentityTap identity;
+  PagedRun steered(*model_, 7, 16), plain(*model_, 7, 16);
+  EXPECT_TRUE(at::equal(steered.Forward({{0, tokens_}}, tap), plain.Forward({{0, tokens_}}, identity)));
 }
 
 TEST_P(EquivalenceTest, EarlyExitIsTheBlockOutput) {
@@ -149,7 +222,7 @@ TEST_P(EquivalenceTest, EarlyExitIsTheBlockOutput) {
   model_->Forward(embeddings, {layout, attention, recording});
   for (int64_t count = 0; count <= 4; ++count) {
     const at::Tensor exit = model_->Forward(embeddings, {layout, attention, identity, count});
-    EXPECT_TRUE(at::equal(exit, count == 0 ? embeddings.to(at::kFloat) : recording.states[3 * count - 1])) << count;
+    EXPECT_TRUE(at::equal(exit, count == 0 ? embeddings.to(at::kFloat) : recording.states[4 * count - 1])) << count;
   }
 }
 
@@ -160,7 +233,7 @@ TEST_P(EquivalenceTest, StartingAtABlockContinuesThePass) {
   IdentityTap identity;
   const at::Tensor whole = model_->Forward(model_->Embed(at::tensor(tokens_)), {layout, attention, recording});
   for (int64_t first = 1; first <= 4; ++first) {
-    const at::Tensor entering = recording.states[3 * first - 1];
+    const at::Tensor entering = recording.states[4 * first - 1];
     EXPECT_TRUE(at::equal(
         whole,
         model_->Forward(entering, {.layout = layout, .attention = attention, .tap = identity, .first_layer = first})))
@@ -196,12 +269,15 @@ std::string NameOf(Form form) {
   return form == Form::kFloat32 ? "Float32" : form == Form::kBFloat16 ? "BFloat16" : "Grouped";
 }
 
-INSTANTIATE_TEST_SUITE_P(Forms, EquivalenceTest,
-                         testing::Combine(testing::ValuesIn(kArchitectures),
-                                          testing::Values(Form::kFloat32, Form::kBFloat16, Form::kGrouped)),
-                         [](const auto& info) {
-                           return NameOf(std::get<TinyArchitecture>(info.param)) + NameOf(std::get<Form>(info.param));
-                         });
+const auto kForms = testing::Combine(testing::ValuesIn(kArchitectures),
+                                     testing::Values(Form::kFloat32, Form::kBFloat16, Form::kGrouped));
+
+std::string NameOf(const testing::TestParamInfo<std::tuple<TinyArchitecture, Form>>& info) {
+  return NameOf(std::get<TinyArchitecture>(info.param)) + NameOf(std::get<Form>(info.param));
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, EquivalenceTest, kForms, [](const auto& info) { return NameOf(info); });
+INSTANTIATE_TEST_SUITE_P(Forms, SteeredEquivalenceTest, kForms, [](const auto& info) { return NameOf(info); });
 
 TEST(PlainArithmeticTest, IntegersComputeAsGradientsDo) {
   const std::shared_ptr<const CausalModel> model = MakeTinyModel({.grouped = true});

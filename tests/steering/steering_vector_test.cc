@@ -90,7 +90,8 @@ TEST(SteeringVectorTest, CreateRefusesWhatIsWrong) {
   const std::vector<absl::Status> refused = {
       status_of([](auto& s) { s.model_fingerprint = ""; }),
       status_of([](auto& s) { s.method = ""; }),
-      status_of([](auto& s) { s.site = Site::kMlpOutput; }),
+      status_of([](auto& s) { s.site = Site::kAttentionHeads; }),
+      status_of([](auto& s) { s.site = static_cast<Site>(0); }),
       status_of([](auto& s) { s.operation = static_cast<Operation>(7); }),
       status_of([](auto& s) { s.strength_mode = static_cast<StrengthMode>(0); }),
       status_of([](auto& s) { s.apply_to = static_cast<ApplyTo>(9); }),

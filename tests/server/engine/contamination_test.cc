@@ -86,6 +86,8 @@ class ContaminationTest : public testing::TestWithParam<std::tuple<ApplyTo, bool
             {.plan = other_},
             {.plan = weaker_},
             {.plan = zero_},
+            {.plan = mixed_},
+            {.plan = OneVector(attention_, 0.6f, apply_to_)},
             {.plan = {}, .length = kPromptLength + 5},
             {.plan = steered_, .length = kPromptLength + 5},
             {.plan = steered_, .length = 5 * kBlockSize}};
@@ -98,6 +100,13 @@ class ContaminationTest : public testing::TestWithParam<std::tuple<ApplyTo, bool
   const SteeringPlan weaker_ = OneVector(TinyVector(1), 0.4f, apply_to_);
   const SteeringPlan other_ = OneVector(TinyVector(2), 0.5f, apply_to_);
   const SteeringPlan zero_ = OneVector(TinyVector(1), 0, apply_to_);
+  // Three objectives of three sites in one request.
+  const std::shared_ptr<const SteeringVector> attention_ =
+      TinyVector(3, StrengthMode::kRelative, Site::kAttentionOutput);
+  const std::shared_ptr<const SteeringVector> mlp_ = TinyVector(4, StrengthMode::kRelative, Site::kMlpOutput);
+  const SteeringPlan mixed_{{{.vector = TinyVector(1), .objective = "a", .strength = 0.3f, .apply_to = apply_to_},
+                             {.vector = attention_, .objective = "b", .strength = 0.6f, .apply_to = apply_to_},
+                             {.vector = mlp_, .objective = "c", .strength = -0.6f, .apply_to = apply_to_}}};
   const std::shared_ptr<const LoadedModel> model_ = ModelIn(std::get<2>(GetParam()));
   const RealClock clock_;
   int probes_ = 0;
@@ -122,6 +131,12 @@ TEST_P(ContaminationTest, TheVectorsChangeTheOutput) {
   EXPECT_NE(plain, steered);
   EXPECT_NE(plain, other);
   EXPECT_NE(steered, other);
+  const std::vector<TokenId> mixed = RunOne(*engine, ToRequest("d", {.plan = mixed_})).tokens;
+  const std::vector<TokenId> attention =
+      RunOne(*engine, ToRequest("e", {.plan = OneVector(attention_, 0.6f, apply_to_)})).tokens;
+  EXPECT_NE(mixed, plain);
+  EXPECT_NE(mixed, steered);
+  EXPECT_NE(attention, plain);
 }
 
 TEST_P(ContaminationTest, ColdCache) {
@@ -134,7 +149,7 @@ TEST_P(ContaminationTest, ColdCache) {
 TEST_P(ContaminationTest, WarmedBySteered) {
   for (const Probe& probe : Probes()) {
     const auto engine = *Engine::Create(model_, Config(true, 64), clock_, nullptr);
-    Warm(*engine, {{.plan = steered_}, {.plan = other_}});
+    Warm(*engine, {{.plan = steered_}, {.plan = other_}, {.plan = mixed_}});
     ExpectClean(*engine, probe, "warmed by steered");
   }
 }

@@ -125,6 +125,27 @@ TEST_F(EngineTest, ReportsTheDoseThatWasApplied) {
   }
 }
 
+TEST_F(EngineTest, VectorsOfSeveralSitesSteerOneRequest) {
+  const auto engine = Make(Config());
+  const auto at = [](uint32_t seed, Site site, float strength) {
+    return PlannedSteering{.vector = TinyVector(seed, StrengthMode::kRelative, site),
+                           .objective = "o" + std::to_string(seed),
+                           .strength = strength,
+                           .apply_to = ApplyTo::kAll};
+  };
+  const SteeringPlan plan(
+      {at(1, Site::kBlockOutput, 0.2f), at(2, Site::kMlpOutput, 0.6f), at(3, Site::kAttentionOutput, -0.4f)});
+  const std::vector<TokenId> prompt = RandomTokens(9, 5);
+  const Answer answer = RunOne(*engine, MakeRequest("a", prompt, plan));
+  ASSERT_TRUE(answer.end.status.ok()) << answer.end.status;
+  EXPECT_EQ(answer.tokens, DenseGreedy(*model_, prompt, plan, 12));
+  ASSERT_EQ(answer.end.doses.size(), 3);
+  for (const AppliedDose& dose : answer.end.doses) {
+    EXPECT_EQ(dose.steered_tokens, 9 + 11);
+    EXPECT_NEAR(dose.mean_relative_dose, (0.2 + 0.6 + 0.4) / 3, 1e-3) << "the mean over sites and layers";
+  }
+}
+
 TEST_F(EngineTest, ScoresEqualTeacherForcedDensePasses) {
   EngineConfig config = Config();
   config.max_step_tokens = 7;  // continuations are cut into chunks

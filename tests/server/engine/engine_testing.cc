@@ -21,13 +21,14 @@ std::shared_ptr<const LoadedModel> TinyLoadedModel() {
   return model;
 }
 
-std::shared_ptr<const SteeringVector> TinyVector(uint32_t seed, StrengthMode mode) {
+std::shared_ptr<const SteeringVector> TinyVector(uint32_t seed, StrengthMode mode, Site site) {
   const ModelSpec& model = TinyLoadedModel()->model->spec();
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   SteeringVectorSpec spec;
   spec.model_fingerprint = TinyLoadedModel()->fingerprint;
   spec.method = "random";
+  spec.site = site;
   spec.strength_mode = mode;
   spec.hidden_size = model.hidden_size;
   for (int64_t layer = 0; layer < model.num_layers(); ++layer) {

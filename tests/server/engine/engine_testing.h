@@ -23,7 +23,8 @@ namespace trimtab {
 std::shared_ptr<const LoadedModel> TinyLoadedModel();
 
 // A random direction at every layer of the tiny model.
-std::shared_ptr<const SteeringVector> TinyVector(uint32_t seed, StrengthMode mode = StrengthMode::kRelative);
+std::shared_ptr<const SteeringVector> TinyVector(uint32_t seed, StrengthMode mode = StrengthMode::kRelative,
+                                                 Site site = Site::kBlockOutput);
 SteeringPlan OneVector(const std::shared_ptr<const SteeringVector>& vector, float strength, ApplyTo apply_to);
 
 // `length` random token ids; the same for the same seed, so a longer one continues a shorter one.

@@ -81,7 +81,7 @@ class StillModel final : public CausalModel {
   at::Tensor Forward(at::Tensor hidden, const ForwardContext& context) const override {
     for (int64_t layer = 0; layer < spec_.num_layers(); ++layer) {
       if (!context.tap.Wants(Site::kBlockOutput, layer)) continue;
-      RowEdit* edit = context.tap.Rows(layer);
+      RowEdit* edit = context.tap.Rows(Site::kBlockOutput, layer);
       for (int64_t row = 0; row < hidden.size(0); ++row) {
         edit->Edit(row, hidden.mutable_data_ptr<float>() + row * spec_.hidden_size);
       }

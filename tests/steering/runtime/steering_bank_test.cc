@@ -30,6 +30,26 @@ TEST(SteeringBankTest, HoldsDirectionTimesWeightAndZerosElsewhere) {
   EXPECT_EQ(bank.bytes(), 2 * kLayers * kHidden * 4);
 }
 
+TEST(SteeringBankTest, KnowsHowAndWhereAVectorIsApplied) {
+  SteeringBank bank(4, kLayers, kHidden);
+  SteeringVectorSpec spec = RandomSpec({1}, kHidden, 1);
+  const int32_t block = *bank.Acquire(*SteeringVector::Create(spec));
+  spec.site = Site::kMlpOutput;
+  spec.operation = Operation::kAddOpposingPreserveNorm;
+  const int32_t mlp = *bank.Acquire(*SteeringVector::Create(spec));
+  spec.site = Site::kAttentionOutput;
+  spec.operation = Operation::kAdd;
+  spec.strength_mode = StrengthMode::kAbsolute;
+  const int32_t attention = *bank.Acquire(*SteeringVector::Create(spec));
+  EXPECT_NE(block, mlp) << "the site is part of a vector's identity";
+  EXPECT_EQ(bank.rule(block).site, Site::kBlockOutput);
+  EXPECT_TRUE(bank.rule(block).preserves_norm && bank.rule(block).relative && !bank.rule(block).opposes);
+  EXPECT_EQ(bank.rule(mlp).site, Site::kMlpOutput);
+  EXPECT_TRUE(bank.rule(mlp).preserves_norm && bank.rule(mlp).opposes);
+  EXPECT_EQ(bank.rule(attention).site, Site::kAttentionOutput);
+  EXPECT_FALSE(bank.rule(attention).preserves_norm || bank.rule(attention).relative);
+}
+
 TEST(SteeringBankTest, EqualVectorsShareASlot) {
   SteeringBank bank(2, kLayers, kHidden);
   const int32_t slot = *bank.Acquire(RandomVector({1}, kHidden, 1));

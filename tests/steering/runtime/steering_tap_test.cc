@@ -3,9 +3,11 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -77,7 +79,7 @@ TEST_F(SteeringTapTest, MatchesTheFormulaAndKeepsTheNorm) {
     at::Tensor out;
     if (by_row) {
       out = hidden.clone();
-      RowEdit* edit = tap.Rows(1);
+      RowEdit* edit = tap.Rows(Site::kBlockOutput, 1);
       ASSERT_NE(edit, nullptr);
       for (int64_t row = 0; row < 5; ++row) edit->Edit(row, out.data_ptr<float>() + row * kHidden);
     } else {
@@ -186,6 +188,104 @@ TEST_F(SteeringTapTest, AMixedBatchGivesEachRowWhatItGetsAlone) {
     SteeringTap alone(bank_, one);
     ASSERT_TRUE(at::equal(alone.At(Site::kBlockOutput, 1, hidden.narrow(0, row, 1))[0], out[row])) << row;
     ASSERT_EQ(alone.row_dose()[0], together.row_dose()[row]);
+  }
+}
+
+TEST_F(SteeringTapTest, EachSiteGetsItsOwnVectorsOnly) {
+  SteeringBank bank(3, kLayers, kHidden);
+  std::vector<int32_t> slots;
+  for (const Site site : {Site::kBlockOutput, Site::kAttentionOutput, Site::kMlpOutput}) {
+    SteeringVectorSpec spec = RandomSpec({1}, kHidden, 10 + static_cast<uint32_t>(site));
+    spec.site = site;
+    slots.push_back(*bank.Acquire(*SteeringVector::Create(spec)));
+  }
+  const at::Tensor hidden = Activations(3);
+  SteeringRows rows = Rows(3);
+  Set(rows, 0, 0, slots[2], 0.4f);  // the MLP alone
+  for (int place : {0, 1, 2})
+    Set(rows, 2, place, slots[static_cast<size_t>(place)], 0.1f * static_cast<float>(place + 1));
+  SteeringTap tap(bank, rows);
+  for (const Site site : {Site::kBlockOutput, Site::kAttentionOutput, Site::kMlpOutput}) {
+    EXPECT_TRUE(tap.Wants(site, 1));
+    EXPECT_FALSE(tap.Wants(site, 0));
+    const at::Tensor out = tap.At(site, 1, hidden);
+    EXPECT_EQ(at::equal(out[0], hidden[0]), site != Site::kMlpOutput);
+    EXPECT_TRUE(at::equal(out[1], hidden[1]));
+    // As if its vector were alone.
+    const auto place = static_cast<size_t>(site) - 1;
+    SteeringRows one = Rows(3);
+    Set(one, 2, 0, slots[place], 0.1f * static_cast<float>(place + 1));
+    SteeringTap alone(bank, one);
+    EXPECT_TRUE(at::equal(out[2], alone.At(site, 1, hidden)[2]));
+    at::Tensor by_row = hidden.clone();
+    tap.Rows(site, 1)->Edit(2, by_row.data_ptr<float>() + 2 * kHidden);
+    EXPECT_TRUE(at::equal(out[2], by_row[2]));
+  }
+  EXPECT_FALSE(tap.Wants(Site::kAttentionHeads, 1));
+  EXPECT_NEAR(tap.row_dose()[0], 0.4f, 1e-5);
+  EXPECT_NEAR(tap.row_dose()[2], 2 * (0.1f + 0.2f + 0.3f), 1e-5) << "the sum over the sites, each edited twice here";
+}
+
+// Edits at two sites of a block are pending at the same time when inference fuses them.
+TEST_F(SteeringTapTest, EditsOfTwoSitesDoNotDisturbEachOther) {
+  SteeringBank bank(2, kLayers, kHidden);
+  SteeringVectorSpec spec = RandomSpec({1}, kHidden, 21);
+  const int32_t block = *bank.Acquire(*SteeringVector::Create(spec));
+  spec.site = Site::kMlpOutput;
+  spec.layers = RandomSpec({0, 1}, kHidden, 22).layers;
+  const int32_t mlp = *bank.Acquire(*SteeringVector::Create(spec));
+  SteeringRows rows = Rows(1);
+  Set(rows, 0, 0, block, 0.2f);
+  Set(rows, 0, 1, mlp, 0.3f);
+  SteeringTap tap(bank, rows);
+  const at::Tensor hidden = Activations(1);
+  RowEdit* first = tap.Rows(Site::kMlpOutput, 1);
+  RowEdit* second = tap.Rows(Site::kBlockOutput, 1);
+  at::Tensor added = hidden.clone(), stream = hidden.clone();
+  first->Edit(0, added.data_ptr<float>());
+  second->Edit(0, stream.data_ptr<float>());
+  EXPECT_TRUE(at::equal(added, tap.At(Site::kMlpOutput, 1, hidden)));
+  EXPECT_TRUE(at::equal(stream, tap.At(Site::kBlockOutput, 1, hidden)));
+}
+
+// ICV's rule: m' = |m| n(n(m) + strength (1 + max(0, cos(m, -v))) n(v)).
+TEST_F(SteeringTapTest, AnOpposingVectorIsStrongerWhereTheRowPointsAway) {
+  SteeringBank bank(2, kLayers, kHidden);
+  std::vector<at::Tensor> directions;
+  std::vector<int32_t> slots;
+  for (uint32_t seed : {31u, 32u}) {
+    SteeringVectorSpec spec = RandomSpec({1}, kHidden, seed);
+    spec.operation = Operation::kAddOpposingPreserveNorm;
+    const auto vector = *SteeringVector::Create(spec);
+    directions.push_back(at::from_blob(spec.layers[0].direction.data(), {kHidden}).to(at::kDouble));
+    slots.push_back(*bank.Acquire(vector));
+  }
+  const at::Tensor noise = Activations(1)[0];
+  const at::Tensor v = directions[0].to(at::kFloat);
+  const at::Tensor hidden = at::stack({noise - 20 * v, noise + 20 * v, noise});
+  for (const bool two : {false, true}) {
+    for (const float strength : {0.3f, -0.3f}) {
+      SteeringRows rows = Rows(3);
+      for (int64_t row = 0; row < 3; ++row) {
+        Set(rows, row, 0, slots[0], strength);
+        if (two) Set(rows, row, 1, slots[1], 0.2f);
+      }
+      SteeringTap tap(bank, rows);
+      const at::Tensor out = tap.At(Site::kBlockOutput, 1, hidden);
+      for (int64_t row = 0; row < 3; ++row) {
+        const at::Tensor h = hidden[row].to(at::kDouble);
+        const at::Tensor unit = h / h.norm();
+        const auto part = [&](double lambda, const at::Tensor& direction) {
+          const double cosine = (unit * direction).sum().item<double>();
+          return lambda * (1 + std::max(0.0, lambda > 0 ? -cosine : cosine)) * direction;
+        };
+        at::Tensor sum = unit + part(strength, directions[0]);
+        if (two) sum = sum + part(0.2, directions[1]);
+        EXPECT_LT((out[row].to(at::kDouble) - h.norm() * sum / sum.norm()).norm().item<double>(),
+                  1e-5 * h.norm().item<double>())
+            << row << " " << strength << " " << two;
+      }
+    }
   }
 }
 
