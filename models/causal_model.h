@@ -11,12 +11,6 @@
 
 namespace trimtab {
 
-// The form in which a loader keeps the matrices of a checkpoint.
-struct WeightForm {
-  at::ScalarType plain_type = at::kFloat;  // kFloat or kBFloat16
-  bool grouped = false;                    // keep quantised matrices in their file's 4 or 8 bits (QuantizedMatrix)
-};
-
 // Immutable after loading; any thread. Weights never require grad; gradients flow to embeddings (and to whatever a tap
 // adds) when grad mode is on and they require grad, else fused kernels run.
 class CausalModel {

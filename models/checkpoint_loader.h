@@ -9,6 +9,7 @@
 #include "models/causal_model.h"
 #include "models/checkpoint_tensors.h"
 #include "models/model_spec.h"
+#include "models/weight_form.h"
 #include "models/weights/tensor_source.h"
 
 namespace trimtab {

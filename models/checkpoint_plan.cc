@@ -6,12 +6,14 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "models/weights/file_error.h"
 #include "models/weights/grouped_weight.h"
 #include "models/weights/safetensors.h"
 #include "server/base/status_macros.h"
@@ -20,6 +22,8 @@ namespace trimtab {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr size_t kShownFaults = 4;  // of each kind, in an error
 
 // Of 512 weights (16 rows of 32): 4 or 8 bits each, and a scale and a minimum of 2 bytes a row (QuantizedMatrix).
 int64_t GroupedBytes(int64_t elements, int bits) { return elements / 512 * (64 * bits + 64); }
@@ -124,32 +128,52 @@ absl::StatusOr<CheckpointPlan> PlanCheckpoint(const std::string& path) {
     const std::string config = folder ? (fs::path(path) / "config.json").string() : path;
     TRIMTAB_ASSIGN_OR_RETURN(ModelDescription description, DescribeHuggingFace(config));
     CheckpointPlan plan = PlanOf(std::move(description), CheckpointFormat::kHuggingFace);
-    for (PlannedTensor& tensor : plan.tensors) tensor.type = plan.description.weight_type;
     if (folder && (fs::exists(fs::path(path) / "model.safetensors", error) ||
                    fs::exists(fs::path(path) / "model.safetensors.index.json", error))) {
-      for (PlannedTensor& tensor : plan.tensors) tensor.type.clear();
       TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const SafetensorsCheckpoint> checkpoint,
                                SafetensorsCheckpoint::Open(path));
-      Compare(checkpoint->tensors(), plan);
+      return PlanTensors(std::move(plan.description), plan.format, checkpoint->tensors());
     }
+    for (PlannedTensor& tensor : plan.tensors) tensor.type = plan.description.weight_type;
     return plan;
   }
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
   TRIMTAB_ASSIGN_OR_RETURN(ModelDescription description, DescribeGguf(*file));
-  CheckpointPlan plan = PlanOf(std::move(description), CheckpointFormat::kGguf);
-  Compare(file->tensors(), plan);
+  return PlanTensors(std::move(description), CheckpointFormat::kGguf, file->tensors());
+}
+
+CheckpointPlan PlanTensors(ModelDescription description, CheckpointFormat format,
+                           const std::vector<RawTensor>& present) {
+  CheckpointPlan plan = PlanOf(std::move(description), format);
+  Compare(present, plan);
   return plan;
 }
 
-int64_t WeightBytes(const CheckpointPlan& plan, KeptAs kept) {
+absl::Status CheckComplete(const CheckpointPlan& plan, const std::string& path) {
+  if (!plan.has_weights) {
+    return ModelFileError(path,
+                          "there are no weights: a folder needs model.safetensors or "
+                          "model.safetensors.index.json");
+  }
+  std::vector<std::string> faults;
+  const auto list = [&faults](std::string_view title, const std::vector<std::string>& lines) {
+    if (lines.empty()) return;
+    const auto shown = std::min(lines.size(), kShownFaults);
+    faults.push_back(absl::StrCat(std::string(title), absl::StrJoin(lines.begin(), lines.begin() + shown, "; "),
+                                  lines.size() > shown ? absl::StrCat("; and ", lines.size() - shown, " more") : ""));
+  };
+  list("tensors are missing: ", plan.missing);
+  list("tensors are not as expected: ", plan.mismatched);
+  return faults.empty() ? absl::OkStatus() : ModelFileError(path, absl::StrJoin(faults, "; "));
+}
+
+int64_t WeightBytes(const CheckpointPlan& plan, const WeightForm& form) {
   int64_t bytes = 0;
   for (const PlannedTensor& tensor : plan.tensors) {
-    if (!tensor.matrix() || kept == KeptAs::kFloat32) {
-      bytes += 4 * tensor.elements();
-    } else if (kept == KeptAs::kFile && tensor.kept_bits > 0) {
+    if (tensor.matrix() && form.grouped && tensor.kept_bits > 0) {
       bytes += GroupedBytes(tensor.elements(), tensor.kept_bits);
     } else {
-      bytes += 2 * tensor.elements();
+      bytes += tensor.elements() * (tensor.matrix() && form.plain_type == at::kBFloat16 ? 2 : 4);
     }
   }
   return bytes;

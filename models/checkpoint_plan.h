@@ -7,10 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/checkpoint_tensors.h"
 #include "models/model_description.h"
 #include "models/model_spec.h"
+#include "models/weight_form.h"
+#include "models/weights/raw_tensor.h"
 
 namespace trimtab {
 
@@ -37,14 +40,19 @@ struct CheckpointPlan {
   bool quantised() const;  // whether precision "file" keeps some matrix in 4 or 8 bits
 };
 
-// How matrices are kept. Norms and biases are float32 in each.
-enum class KeptAs { kFloat32, kBFloat16, kFile };
-
 // `path`: a config.json, a Hugging Face folder (with or without weights) or a GGUF file. Errors as of LoadModel.
 absl::StatusOr<CheckpointPlan> PlanCheckpoint(const std::string& path);
+// The same of a checkpoint that is open already, by its table of tensors.
+CheckpointPlan PlanTensors(ModelDescription description, CheckpointFormat format,
+                           const std::vector<RawTensor>& present);
 
-// Bytes of the weights as they are kept, but for the padding of matrices whose rows are not a multiple of 64.
-int64_t WeightBytes(const CheckpointPlan& plan, KeptAs kept);
+// OK when the checkpoint at `path` holds all that the model reads; else INVALID_ARGUMENT (MODEL_FILE_INVALID) that
+// names what is missing or does not fit, the first few of each.
+absl::Status CheckComplete(const CheckpointPlan& plan, const std::string& path);
+
+// Bytes of the weights kept in `form`, norms and biases in float32, but for the padding of matrices whose rows are not
+// a multiple of 64.
+int64_t WeightBytes(const CheckpointPlan& plan, const WeightForm& form);
 
 }  // namespace trimtab
 

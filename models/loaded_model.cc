@@ -8,8 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/checkpoint_loader.h"
-#include "models/kernels/quantized_matrix.h"
-#include "models/layers/linear.h"
+#include "models/checkpoint_plan.h"
 #include "models/model_description.h"
 #include "models/tokenizer/chat_template.h"
 #include "models/tokenizer/gguf_vocabulary.h"
@@ -33,40 +32,6 @@ absl::StatusOr<std::string> ReadOptionalTextFile(const fs::path& path) {
   return ReadModelText(path.string());
 }
 
-// Whether any matrix of the checkpoint has a form in 4 or 8 bits.
-bool HasIntegers(const TensorSource& source) {
-  for (const std::string& name : source.names()) {
-    const std::string& type = source.Find(name)->dtype;
-    if (type.starts_with("Q") && type != "Q6_K") return true;
-  }
-  return false;
-}
-
-absl::StatusOr<WeightForm> ChooseForm(LoadOptions::Precision precision, const TensorSource& source) {
-  const bool fast = QuantizedMatrix::Supported();
-  WeightForm form{.plain_type = CpuHasNativeBFloat16() ? at::kBFloat16 : at::kFloat};
-  switch (precision) {
-    case LoadOptions::Precision::kFloat32:
-      form.plain_type = at::kFloat;
-      break;
-    case LoadOptions::Precision::kBFloat16:
-      form.plain_type = at::kBFloat16;
-      break;
-    case LoadOptions::Precision::kFile:
-      if (!fast) {
-        return absl::UnimplementedError(
-            "this processor has no AVX-512 VNNI, which computing with the file's integers needs; choose precision "
-            "float32 or bfloat16");
-      }
-      form.grouped = true;
-      break;
-    case LoadOptions::Precision::kAuto:
-      form.grouped = fast && HasIntegers(source);
-      break;
-  }
-  return form;
-}
-
 std::string PrecisionName(const WeightForm& form) {
   if (form.grouped) return "file";
   return form.plain_type == at::kFloat ? "float32" : "bfloat16";
@@ -81,14 +46,15 @@ std::string MostCommonType(const TensorSource& source) {
   return most == bytes.end() ? "" : most->first;
 }
 
-std::string Fingerprint(const ModelSpec& spec, const TensorSource& source) {
+absl::StatusOr<std::string> Fingerprint(const ModelSpec& spec, const TensorSource& source) {
   Sha256 hash;
   hash.UpdateField(spec.architecture);
   for (int64_t number : {spec.vocab_size, spec.hidden_size, spec.intermediate_size, spec.num_heads, spec.num_kv_heads,
                          spec.head_dim, spec.num_layers()}) {
     hash.UpdateField(absl::StrCat(number));
   }
-  hash.UpdateField(source.ContentHash());
+  TRIMTAB_ASSIGN_OR_RETURN(const std::string content, source.ContentHash());
+  hash.UpdateField(content);
   return hash.FinishHex();
 }
 
@@ -108,18 +74,20 @@ std::string TokenTextOf(const Tokenizer& tokenizer, std::optional<TokenId> token
   return token ? tokenizer.TokenBytes(*token) : "";
 }
 
-absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, const ModelDescription& description,
-                                                            const TensorSource& source, CheckpointFormat format,
+absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, const CheckpointPlan& plan,
+                                                            const TensorSource& source,
                                                             const std::string& chat_template, const std::string& path,
                                                             const LoadOptions& options) {
-  const ModelSpec& spec = description.spec;
+  const ModelSpec& spec = plan.description.spec;
+  TRIMTAB_RETURN_IF_ERROR(CheckComplete(plan, path));
   // The table may be padded beyond the vocabulary, never the other way round.
   if (loaded.tokenizer->vocab_size() > spec.vocab_size) {
     return ModelFileError(path, absl::StrCat("the tokenizer has ", loaded.tokenizer->vocab_size(),
                                              " tokens, the embedding table only ", spec.vocab_size));
   }
-  TRIMTAB_ASSIGN_OR_RETURN(const WeightForm form, ChooseForm(options.precision, source));
-  TRIMTAB_ASSIGN_OR_RETURN(loaded.model, LoadCheckpoint(spec, description.architecture->layout, source, format, form));
+  TRIMTAB_ASSIGN_OR_RETURN(const WeightForm form, ChooseWeightForm(options.precision, plan.quantised()));
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.model,
+                           LoadCheckpoint(spec, plan.description.architecture->layout, source, plan.format, form));
   loaded.precision = PrecisionName(form);
   std::shared_ptr<const ChatTemplate> compiled;
   if (!chat_template.empty()) {
@@ -129,7 +97,7 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, 
   }
   loaded.prompts = std::make_shared<PromptBuilder>(loaded.tokenizer, std::move(compiled), loaded.tokenizer->add_bos());
   TRIMTAB_ASSIGN_OR_RETURN(loaded.mask_token, MaskToken(*loaded.tokenizer));
-  loaded.fingerprint = Fingerprint(spec, source);
+  TRIMTAB_ASSIGN_OR_RETURN(loaded.fingerprint, Fingerprint(spec, source));
   loaded.quantization = MostCommonType(source);
   return std::make_shared<const LoadedModel>(std::move(loaded));
 }
@@ -137,16 +105,16 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> Assemble(LoadedModel loaded, 
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadGguf(const std::string& id, const std::string& path,
                                                             const LoadOptions& options) {
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const GgufFile> file, GgufFile::Open(path));
-  TRIMTAB_ASSIGN_OR_RETURN(const ModelDescription description, DescribeGguf(*file));
+  TRIMTAB_ASSIGN_OR_RETURN(ModelDescription description, DescribeGguf(*file));
+  const CheckpointPlan plan = PlanTensors(std::move(description), CheckpointFormat::kGguf, file->tensors());
   LoadedModel loaded;
   loaded.id = id;
   TRIMTAB_ASSIGN_OR_RETURN(loaded.display_name, file->GetStringOr("general.name", fs::path(path).stem().string()));
   TRIMTAB_ASSIGN_OR_RETURN(GgufVocabulary vocabulary, ReadGgufVocabulary(*file));
   TRIMTAB_ASSIGN_OR_RETURN(loaded.tokenizer, Tokenizer::FromGguf(std::move(vocabulary)));
   TRIMTAB_ASSIGN_OR_RETURN(const std::string_view chat_template, file->GetStringOr("tokenizer.chat_template", ""));
-  const std::shared_ptr<const TensorSource> source = MakeTensorSource(file);
-  return Assemble(std::move(loaded), description, *source, CheckpointFormat::kGguf, std::string(chat_template), path,
-                  options);
+  const std::shared_ptr<const TensorSource> source = MakeTensorSource(file, options.go_on);
+  return Assemble(std::move(loaded), plan, *source, std::string(chat_template), path, options);
 }
 
 // The chat template of a Hugging Face folder: chat_template.jinja, else the key of tokenizer_config.json, which is a
@@ -172,7 +140,7 @@ absl::StatusOr<std::string> ReadChatTemplate(const fs::path& folder, const nlohm
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadFolder(const std::string& id, const std::string& path,
                                                               const LoadOptions& options) {
   const fs::path folder(path);
-  TRIMTAB_ASSIGN_OR_RETURN(const ModelDescription description, DescribeHuggingFace((folder / "config.json").string()));
+  TRIMTAB_ASSIGN_OR_RETURN(ModelDescription description, DescribeHuggingFace((folder / "config.json").string()));
   LoadedModel loaded;
   loaded.id = id;
   loaded.display_name = fs::path(path).lexically_normal().filename().string();
@@ -188,9 +156,10 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadFolder(const std::string&
   TRIMTAB_ASSIGN_OR_RETURN(const std::string chat_template, ReadChatTemplate(folder, parsed));
   TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const SafetensorsCheckpoint> checkpoint,
                            SafetensorsCheckpoint::Open(path));
-  const std::shared_ptr<const TensorSource> source = MakeTensorSource(checkpoint);
-  return Assemble(std::move(loaded), description, *source, CheckpointFormat::kHuggingFace, chat_template, path,
-                  options);
+  const CheckpointPlan plan =
+      PlanTensors(std::move(description), CheckpointFormat::kHuggingFace, checkpoint->tensors());
+  const std::shared_ptr<const TensorSource> source = MakeTensorSource(checkpoint, options.go_on);
+  return Assemble(std::move(loaded), plan, *source, chat_template, path, options);
 }
 
 }  // namespace

@@ -4,14 +4,17 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/causal_model.h"
 #include "models/prompt_builder.h"
 #include "models/tokenizer/tokenizer.h"
+#include "models/weight_form.h"
 
 namespace trimtab {
 
@@ -30,20 +33,16 @@ struct LoadedModel {
 };
 
 struct LoadOptions {
-  enum class Precision {
-    kAuto,  // kFile where the processor has the kernels and the file is quantised, else bf16 where the CPU has
-            // AVX512-BF16 or AMX, else fp32
-    kFloat32,
-    kBFloat16,
-    kFile,  // quantised matrices stay in the file's 4 or 8 bits, others as with kAuto
-  };
+  using Precision = trimtab::Precision;
   Precision precision = Precision::kAuto;
+  // Asked several times a second whether to go on (once per tensor at least); its error ends the load. Empty: go on.
+  std::function<absl::Status()> go_on = {};
 };
 
 // Loads a Hugging Face folder (config.json, tokenizer.json, safetensors) or a GGUF file. Errors: NOT_FOUND without such
 // a path; INVALID_ARGUMENT (MODEL_FILE_INVALID, names the tensor or key) on a bad file; UNIMPLEMENTED names an
 // architecture or tokenizer that is not supported, or says that this processor cannot compute with the file's integers
-// (kFile).
+// (kFile); that of `go_on`.
 absl::StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const std::string& id, const std::string& path,
                                                              const LoadOptions& options);
 

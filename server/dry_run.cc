@@ -101,7 +101,7 @@ std::string Shapes(const CheckpointPlan& plan) {
 // One --precision: its name in flags, how matrices are kept, the bytes of a key's or value's element.
 struct Choice {
   const char* name;
-  KeptAs kept;
+  WeightForm form;
   int64_t element_bytes;
 };
 
@@ -113,15 +113,16 @@ std::string Memory(const CheckpointPlan& plan, const ServerConfig& config, int64
   const int64_t blocks = (context + engine.block_size - 1) / engine.block_size;
   const int64_t bank = 4 * config.steering_slots * spec.num_layers() * spec.hidden_size;
   const int64_t rest = bank + StepBytes(spec, config) + kProgramBytes;
-  std::vector<Choice> choices = {{"float32", KeptAs::kFloat32, 4}, {"bfloat16", KeptAs::kBFloat16, 2}};
-  if (plan.quantised()) choices.push_back({"file", KeptAs::kFile, 2});
+  std::vector<Choice> choices = {{"float32", {.plain_type = at::kFloat}, 4},
+                                 {"bfloat16", {.plain_type = at::kBFloat16}, 2}};
+  if (plan.quantised()) choices.push_back({"file", {.plain_type = at::kBFloat16, .grouped = true}, 2});
 
   std::string text = "Memory:\n";
   absl::StrAppendFormat(&text, "  %-12s %14s %16s   %s\n", "--precision", "weights", "KV per token",
                         absl::StrCat("KV of ", Grouped(context), " tokens"));
   for (const Choice& choice : choices) {
     const int64_t token = spec.kv_bytes_per_token(choice.element_bytes);
-    absl::StrAppendFormat(&text, "  %-12s %14s %16s   %s\n", choice.name, Bytes(WeightBytes(plan, choice.kept)),
+    absl::StrAppendFormat(&text, "  %-12s %14s %16s   %s\n", choice.name, Bytes(WeightBytes(plan, choice.form)),
                           Bytes(token), Bytes(blocks * engine.block_size * token));
   }
   const std::map<int64_t, int64_t> windows = LayersByWindow(spec);
@@ -143,7 +144,7 @@ std::string Memory(const CheckpointPlan& plan, const ServerConfig& config, int64
   absl::StrAppendFormat(&text, "Largest batch within %s, %s tokens each:\n", Bytes(device_memory), Grouped(context));
   for (const Choice& choice : choices) {
     const int64_t block = engine.block_size * spec.kv_bytes_per_token(choice.element_bytes);
-    const int64_t room = device_memory - WeightBytes(plan, choice.kept) - rest;
+    const int64_t room = device_memory - WeightBytes(plan, choice.form) - rest;
     const int64_t batch = std::max<int64_t>(room, 0) / block / blocks;
     absl::StrAppendFormat(
         &text, "  %-12s %s\n", choice.name,

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "models/checkpoint_plan.h"
 #include "server/base/error.h"
 #include "server/base/log.h"
 #include "server/base/resource_name.h"
@@ -15,7 +16,6 @@
 #include "server/engine_model.h"
 #include "server/model_path.h"
 #include "server/rpc/grpc_status.h"
-#include "server/weight_estimate.h"
 
 namespace trimtab {
 namespace {
@@ -24,11 +24,20 @@ namespace {
 // while.
 constexpr int64_t kWorkingMemory = int64_t{192} << 20;
 
-LoadOptions::Precision PrecisionOf(const std::string& name) {
-  if (name == "float32") return LoadOptions::Precision::kFloat32;
-  if (name == "bfloat16") return LoadOptions::Precision::kBFloat16;
-  if (name == "file") return LoadOptions::Precision::kFile;
-  return LoadOptions::Precision::kAuto;
+Precision PrecisionOf(const std::string& name) {
+  if (name == "float32") return Precision::kFloat32;
+  if (name == "bfloat16") return Precision::kBFloat16;
+  if (name == "file") return Precision::kFile;
+  return Precision::kAuto;
+}
+
+// What the weights will take. Refuses what LoadModel would refuse for its tensors, without reading any.
+absl::StatusOr<int64_t> PlanWeights(const ModelPlan& plan) {
+  TRIMTAB_ASSIGN_OR_RETURN(const CheckpointPlan checkpoint, PlanCheckpoint(plan.path));
+  TRIMTAB_RETURN_IF_ERROR(CheckComplete(checkpoint, plan.path));
+  TRIMTAB_ASSIGN_OR_RETURN(const WeightForm form,
+                           ChooseWeightForm(PrecisionOf(plan.precision), checkpoint.quantised()));
+  return WeightBytes(checkpoint, form);
 }
 
 // A model that is not served, as far as its plan tells.
@@ -149,7 +158,7 @@ absl::StatusOr<v1::Model> ModelHost::CheckLoad(const v1::LoadModelRequest& reque
                        {{"model", listed->name()}});
   }
   v1::Model model = DescribePlan(plan.id, plan.relative_path, v1::Model::STATE_LOADING);
-  TRIMTAB_ASSIGN_OR_RETURN(const int64_t weights, EstimateWeightBytes(plan.path, PrecisionOf(plan.precision)));
+  TRIMTAB_ASSIGN_OR_RETURN(const int64_t weights, PlanWeights(plan));
   model.set_weight_bytes(weights);
   model.set_kv_cache_bytes(plan.kv_cache_mib << 20);
   TRIMTAB_RETURN_IF_ERROR(CheckMemory(model.weight_bytes() + model.kv_cache_bytes()));
@@ -182,8 +191,7 @@ EngineConfig ModelHost::EngineConfigOf(const ModelPlan& plan) const {
 }
 
 absl::StatusOr<std::shared_ptr<ModelHost::Hosted>> ModelHost::Make(const ModelPlan& plan,
-                                                                   std::shared_ptr<const LoadedModel> loaded,
-                                                                   int64_t weight_bytes) {
+                                                                   std::shared_ptr<const LoadedModel> loaded) {
   std::shared_ptr<Hosted> hosted(new Hosted, [this](Hosted* unused) {
     reaper_.Post([unused] {
       const std::shared_ptr<absl::Notification> gone = unused->gone;
@@ -209,7 +217,7 @@ absl::StatusOr<std::shared_ptr<ModelHost::Hosted>> ModelHost::Make(const ModelPl
   hosted->engine = *std::move(engine);
   v1::Model more;
   more.set_path(plan.relative_path);
-  more.set_weight_bytes(weight_bytes);
+  more.set_weight_bytes(hosted->loaded->model->weight_bytes());
   more.set_kv_cache_bytes(config.kv_cache_bytes);
   hosted->served = std::make_unique<EngineModel>(
       hosted->loaded, *hosted->engine, context_length, parts_.drift_suites, parts_.clock.Now(),
@@ -232,18 +240,19 @@ void ModelHost::Serve(const std::shared_ptr<Hosted>& hosted) {
 absl::StatusOr<v1::Model> ModelHost::Load(const ModelPlan& plan, bool admit,
                                           absl::FunctionRef<absl::Status(JobPhase)> step) {
   const absl::Time start = parts_.clock.Now();
-  const LoadOptions options{.precision = PrecisionOf(plan.precision)};
+  const LoadOptions options{.precision = PrecisionOf(plan.precision),
+                            .go_on = [&step] { return step(JobPhase::kReading); }};
   TRIMTAB_RETURN_IF_ERROR(step(JobPhase::kReading));
-  const absl::StatusOr<int64_t> weights = EstimateWeightBytes(plan.path, options.precision);
   if (admit) {
-    TRIMTAB_RETURN_IF_ERROR(weights.status());
-    TRIMTAB_RETURN_IF_ERROR(CheckMemory(*weights + (plan.kv_cache_mib << 20)));
+    TRIMTAB_ASSIGN_OR_RETURN(const int64_t weights, PlanWeights(plan));
+    TRIMTAB_RETURN_IF_ERROR(CheckMemory(weights + (plan.kv_cache_mib << 20)));
   }
   TRIMTAB_ASSIGN_OR_RETURN(std::shared_ptr<const LoadedModel> loaded, LoadModel(plan.id, plan.path, options));
+  malloc_trim(0);  // matrices as they were read, between small pieces that stay
   TRIMTAB_RETURN_IF_ERROR(step(JobPhase::kStarting));
   // Now that the weights are there.
   if (admit) TRIMTAB_RETURN_IF_ERROR(CheckMemory(plan.kv_cache_mib << 20));
-  TRIMTAB_ASSIGN_OR_RETURN(std::shared_ptr<Hosted> hosted, Make(plan, std::move(loaded), weights.value_or(0)));
+  TRIMTAB_ASSIGN_OR_RETURN(std::shared_ptr<Hosted> hosted, Make(plan, std::move(loaded)));
   if (const absl::Status published = parts_.publisher.PublishAll(ModelName(plan.id)); !published.ok()) {
     Discard(std::move(hosted));
     return published;

@@ -86,8 +86,8 @@ class ModelHost final : public ModelAdmin {
   // DEVICE_OUT_OF_MEMORY unless `bytes` and some room for working memory are there.
   absl::Status CheckMemory(int64_t bytes) const;
   // Reads the weights, starts the engine, publishes the model's objectives, then serves it. `step` is told before each
-  // part and may end it with an error. With `admit`, DEVICE_OUT_OF_MEMORY when it does not fit. Other errors: those of
-  // LoadModel and of Engine::Create. One call at a time.
+  // part, while reading several times a second, and may end it with an error. With `admit`, DEVICE_OUT_OF_MEMORY when
+  // it does not fit. Other errors: those of LoadModel and of Engine::Create. One call at a time.
   absl::StatusOr<v1::Model> Load(const ModelPlan& plan, bool admit, absl::FunctionRef<absl::Status(JobPhase)> step)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // It stays listed, in STATE_FAILED.
@@ -110,8 +110,7 @@ class ModelHost final : public ModelAdmin {
   struct Hosted;
 
   EngineConfig EngineConfigOf(const ModelPlan& plan) const;
-  absl::StatusOr<std::shared_ptr<Hosted>> Make(const ModelPlan& plan, std::shared_ptr<const LoadedModel> loaded,
-                                               int64_t weight_bytes);
+  absl::StatusOr<std::shared_ptr<Hosted>> Make(const ModelPlan& plan, std::shared_ptr<const LoadedModel> loaded);
   // Of a model that was never served: waits until it is gone.
   void Discard(std::shared_ptr<Hosted> hosted);
   void Serve(const std::shared_ptr<Hosted>& hosted);

@@ -67,27 +67,32 @@ PackedMatrix::PackedMatrix(const at::Tensor& weight) : rows_(weight.size(0)), co
 }
 
 void PackedMatrix::MultiplyBlock(int64_t block, const void* x, int64_t count, float* out, int64_t stride) const {
-  const int64_t offset = block * kBlock * columns_;
-  if (dtype() == at::kFloat) {
-    at::native::cpublas::brgemm(count, kBlock, columns_, columns_, kBlock, stride, /*add_C=*/false,
-                                static_cast<const float*>(x), blocks_.const_data_ptr<float>() + offset, out,
+  const int64_t block_bytes = kBlock * columns_ * static_cast<int64_t>(blocks_.element_size());
+  const char* from = static_cast<const char*>(blocks_.const_data_ptr()) + block * block_bytes;
+  MultiplyBlock(dtype(), from, columns_, x, count, out, stride);
+}
+
+void PackedMatrix::MultiplyBlock(at::ScalarType dtype, const void* block, int64_t columns, const void* x, int64_t count,
+                                 float* out, int64_t stride) {
+  if (dtype == at::kFloat) {
+    at::native::cpublas::brgemm(count, kBlock, columns, columns, kBlock, stride, /*add_C=*/false,
+                                static_cast<const float*>(x), static_cast<const float*>(block), out,
                                 /*is_vnni=*/false);
   } else if (static const bool kOurs = cpu::HasBFloat16(); kOurs && count <= kFewRows) {
-    cpu::MultiplyBlockBFloat16(
-        {.block = reinterpret_cast<const uint16_t*>(blocks_.const_data_ptr<c10::BFloat16>() + offset),
-         .pairs = columns_ / 2,
-         .x = static_cast<const uint16_t*>(x),
-         .count = count,
-         .out = out,
-         .stride = stride});
+    cpu::MultiplyBlockBFloat16({.block = static_cast<const uint16_t*>(block),
+                                .pairs = columns / 2,
+                                .x = static_cast<const uint16_t*>(x),
+                                .count = count,
+                                .out = out,
+                                .stride = stride});
   } else {
-    at::native::cpublas::brgemm(count, kBlock, columns_, columns_, kBlock, stride, /*add_C=*/false,
-                                static_cast<const c10::BFloat16*>(x), blocks_.const_data_ptr<c10::BFloat16>() + offset,
-                                out, /*is_vnni=*/true);
+    at::native::cpublas::brgemm(count, kBlock, columns, columns, kBlock, stride, /*add_C=*/false,
+                                static_cast<const c10::BFloat16*>(x), static_cast<const c10::BFloat16*>(block), out,
+                                /*is_vnni=*/true);
   }
 }
 
-void PackedMatrix::Release() const { at::native::cpublas::brgemm_release(dtype() == at::kBFloat16); }
+void PackedMatrix::Release(at::ScalarType dtype) { at::native::cpublas::brgemm_release(dtype == at::kBFloat16); }
 
 void PackedMatrix::Multiply(const void* x, int64_t count, const float* bias, float* out) const {
   const int64_t row_blocks = (count + kTaskRows - 1) / kTaskRows;

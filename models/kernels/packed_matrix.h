@@ -31,7 +31,11 @@ class PackedMatrix {
   // weight's type) and the block's 64 columns; zeros beyond N. out rows are `stride` floats apart. The thread must call
   // Release when it is done with a series of blocks.
   void MultiplyBlock(int64_t block, const void* x, int64_t count, float* out, int64_t stride) const;
-  void Release() const;
+  void Release() const { Release(dtype()); }
+  // The same of 64 weight rows that somebody else has laid out: float32 [K, 64] or bfloat16 [K/2, 64, 2] at `block`.
+  static void MultiplyBlock(at::ScalarType dtype, const void* block, int64_t columns, const void* x, int64_t count,
+                            float* out, int64_t stride);
+  static void Release(at::ScalarType dtype);
   // out [count, N] float32 = x W^T + bias (null: none), on this thread's team.
   void Multiply(const void* x, int64_t count, const float* bias, float* out) const;
 

@@ -11,8 +11,8 @@
 #include <limits>
 
 #include "models/kernels/cpu/quantized_avx512.h"
-#include "models/kernels/thread_team.h"
 #include "models/kernels/large_memory.h"
+#include "models/kernels/thread_team.h"
 
 namespace trimtab {
 namespace {
@@ -43,6 +43,37 @@ Place PlaceOf(int bits, int64_t row, int64_t column) {
   const int64_t step = column / 4;
   if (bits == 8) return {step * 64 + row * 4 + column % 4, 0};
   return {step / 2 * 64 + row * 4 + column % 4, step % 2 == 0 ? 0 : 4};
+}
+
+// Always with one rounding, as the fast kernels have it.
+float WeightOf(float scale, int quant, float minimum) { return std::fma(scale, static_cast<float>(quant), minimum); }
+
+// Half a strip of a block: 16 weight rows from `data`, whose groups are `stride` bytes apart, to rows [row, row + 16).
+struct HalfBlock {
+  const uint8_t* data;
+  int64_t stride;
+  int bits;
+  int64_t groups;
+  int64_t row;
+};
+
+template <typename T>
+void UnpackHalf(const HalfBlock& half, T* out) {
+  constexpr int64_t kBlock = 64, kTogether = sizeof(T) == 2 ? 2 : 1;  // columns of a row that lie beside each other
+  const int64_t tail = half.bits == 4 ? 256 : 512;
+  for (int64_t group = 0; group < half.groups; ++group) {
+    const uint8_t* from = half.data + group * half.stride;
+    for (int64_t c = 0; c < kHalf; ++c) {
+      const float scale = HalfAt(from + tail + 2 * c), minimum = HalfAt(from + tail + 2 * kHalf + 2 * c);
+      for (int64_t k = 0; k < kWeightGroup; ++k) {
+        const Place place = PlaceOf(half.bits, c, k);
+        const int quant = half.bits == 8 ? from[place.byte] : from[place.byte] >> place.shift & 15;
+        const int64_t column = group * kWeightGroup + k;
+        out[(column / kTogether * kBlock + half.row + c) * kTogether + column % kTogether] =
+            static_cast<T>(WeightOf(scale, quant, minimum));
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -148,7 +179,7 @@ at::Tensor QuantizedMatrix::Rows(const int64_t* numbers, int64_t count) const {
       for (int64_t k = 0; k < kWeightGroup; ++k, ++to) {
         const Place place = PlaceOf(bits_, c, k);
         const int quant = bits_ == 8 ? from[place.byte] : from[place.byte] >> place.shift & 15;
-        *to = scale * static_cast<float>(quant) + minimum;
+        *to = WeightOf(scale, quant, minimum);
       }
     }
   }
@@ -165,9 +196,7 @@ void QuantizedMatrix::UnpackStrip(int64_t strip, T* out) const {
       for (int64_t c = 0; c < count; ++c) {
         const float scale = HalfAt(from + tail + 2 * c), minimum = HalfAt(from + tail + 2 * kHalf + 2 * c);
         T* to = out + (first + c) * columns_ + group * kWeightGroup;
-        const auto put = [&](int64_t k, int quant) {
-          to[k] = static_cast<T>(scale * static_cast<float>(quant) + minimum);
-        };
+        const auto put = [&](int64_t k, int quant) { to[k] = static_cast<T>(WeightOf(scale, quant, minimum)); };
         for (int64_t line = 0; line < tail / 64; ++line) {
           const uint8_t* quants = from + line * 64 + c * 4;
           for (int64_t b = 0; b < 4; ++b) {
@@ -193,6 +222,27 @@ at::Tensor QuantizedMatrix::Unpack(at::ScalarType type) const {
     unpack(out.mutable_data_ptr<float>());
   }
   return out;
+}
+
+void QuantizedMatrix::UnpackBlock(int64_t block, at::ScalarType type, void* out) const {
+  static const bool kFast = Supported();
+  constexpr int64_t kStrips = 2;  // of a block
+  if ((block + 1) * kStrips > strips()) {
+    std::memset(out, 0, static_cast<size_t>(kStrips * kStrip * columns_) * c10::elementSize(type));
+  }
+  for (int64_t i = 0; i < 2 * kStrips; ++i) {
+    const int64_t strip = block * kStrips + i / 2;
+    if (strip >= strips()) return;
+    const uint8_t* data = half(strip, 0, i % 2);
+    const int64_t stride = 2 * half_bytes(), groups = columns_ / kWeightGroup;
+    if (kFast && type == at::kBFloat16) {
+      cpu::UnpackHalfAvx512(data, bits_, groups, static_cast<uint16_t*>(out) + 2 * i * kHalf);
+    } else if (type == at::kBFloat16) {
+      UnpackHalf(HalfBlock{data, stride, bits_, groups, i * kHalf}, static_cast<c10::BFloat16*>(out));
+    } else {
+      UnpackHalf(HalfBlock{data, stride, bits_, groups, i * kHalf}, static_cast<float*>(out));
+    }
+  }
 }
 
 void MultiplyStripReference(const QuantizedMatrix& matrix, int64_t strip, const QuantizedRows& x, int64_t first,

@@ -52,6 +52,9 @@ class QuantizedMatrix {
   at::Tensor Rows(const int64_t* numbers, int64_t count) const;
   // All of them, as float32 or bfloat16, on this thread's team.
   at::Tensor Unpack(at::ScalarType type) const;
+  // Weight rows [64 block, 64 block + 64) in the order of PackedMatrix, zeros beyond rows(): float32 [columns, 64] or
+  // bfloat16 [columns / 2, 64, 2].
+  void UnpackBlock(int64_t block, at::ScalarType type, void* out) const;
 
  private:
   friend void MultiplyStripReference(const QuantizedMatrix& matrix, int64_t strip, const QuantizedRows& x,

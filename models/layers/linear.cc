@@ -16,6 +16,7 @@
 
 #include "models/kernels/ops.h"
 #include "models/kernels/thread_team.h"
+#include "models/kernels/unpacked_product.h"
 
 namespace trimtab {
 namespace {
@@ -87,6 +88,8 @@ void Linear::Multiply(const RowView& x, int64_t count, float* out) const {
     quantized_->Multiply(x.groups(), count, bias, out);
   } else if (packed_ != nullptr) {
     packed_->Multiply(x.values, count, bias, out);
+  } else if (quantized_ != nullptr && PackedMatrix::Supports(plain_type_)) {
+    MultiplyUnpacked(*quantized_, plain_type_, x.values, count, bias, out);
   } else {
     const at::NoGradGuard no_grad;
     const at::Tensor plain = weight();

@@ -30,7 +30,7 @@ class Linear {
   int64_t bytes() const;  // of the weight as it is kept
 
   // Inference: rows of x in a form of input() -> out [count, N] float32. A row does not depend on the others, bit for
-  // bit, where the processor has the kernels (has_blocks), except integers in plain arithmetic.
+  // bit, where the processor has the kernels (has_blocks).
   RowForm input(Arithmetic arithmetic = Arithmetic::kIntegers) const;
   void Multiply(const RowView& x, int64_t count, float* out) const;
   // Whether MultiplyBlock works: `out` gets 64 columns of x W^T (no bias), zeros beyond N.

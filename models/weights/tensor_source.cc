@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/base/call_once.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "models/weights/file_error.h"
@@ -22,6 +21,8 @@ namespace {
 
 // Elements converted at a time when the target is not float: a multiple of every block, small enough for the L2 cache.
 constexpr int64_t kChunk = 16384;
+// Bytes that are hashed at a time: some 10 ms.
+constexpr uint64_t kHashChunk = uint64_t{16} << 20;
 
 template <typename T>
 void DequantizeTo(const RawTensor& tensor, int64_t count, T* out) {
@@ -38,8 +39,9 @@ void DequantizeTo(const RawTensor& tensor, int64_t count, T* out) {
 class RawTensorSource final : public TensorSource {
  public:
   // `tensors` and `path` live in `owner`.
-  RawTensorSource(std::shared_ptr<const void> owner, const std::vector<RawTensor>& tensors, const std::string& path)
-      : owner_(std::move(owner)), path_(path) {
+  RawTensorSource(std::shared_ptr<const void> owner, const std::vector<RawTensor>& tensors, const std::string& path,
+                  std::function<absl::Status()> go_on)
+      : owner_(std::move(owner)), path_(path), go_on_(std::move(go_on)) {
     sorted_.reserve(tensors.size());
     for (const RawTensor& tensor : tensors) sorted_.push_back(&tensor);
     std::sort(sorted_.begin(), sorted_.end(),
@@ -60,6 +62,7 @@ class RawTensorSource final : public TensorSource {
 
   absl::StatusOr<at::Tensor> Load(std::string_view name, absl::Span<const int64_t> shape,
                                   at::ScalarType dtype) const override {
+    TRIMTAB_RETURN_IF_ERROR(GoOn());
     TRIMTAB_ASSIGN_OR_RETURN(const RawTensor* tensor, Find(name, shape));
     if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
       return ReasonError(absl::StatusCode::kInternal, kInternal,
@@ -79,29 +82,33 @@ class RawTensorSource final : public TensorSource {
 
   absl::StatusOr<std::optional<GroupedWeight>> LoadGrouped(std::string_view name,
                                                            absl::Span<const int64_t> shape) const override {
+    TRIMTAB_RETURN_IF_ERROR(GoOn());
     TRIMTAB_ASSIGN_OR_RETURN(const RawTensor* tensor, Find(name, shape));
     if (shape.size() != 2) return std::optional<GroupedWeight>();
     return GroupBlocks(*tensor->type, tensor->data, shape[0], shape[1]);
   }
 
-  std::string ContentHash() const override {
-    absl::call_once(hash_once_, [this] {
-      Sha256 hash;
-      const auto update_number = [&hash](uint64_t number) { hash.Update(&number, sizeof(number)); };
-      update_number(sorted_.size());
-      for (const RawTensor* tensor : sorted_) {
-        hash.UpdateField(tensor->info.name).UpdateField(tensor->info.dtype);
-        update_number(tensor->info.shape.size());
-        for (const int64_t dimension : tensor->info.shape) update_number(static_cast<uint64_t>(dimension));
-        update_number(tensor->info.bytes);
-        hash.Update(tensor->data, tensor->info.bytes);
+  absl::StatusOr<std::string> ContentHash() const override {
+    Sha256 hash;
+    const auto update_number = [&hash](uint64_t number) { hash.Update(&number, sizeof(number)); };
+    update_number(sorted_.size());
+    for (const RawTensor* tensor : sorted_) {
+      hash.UpdateField(tensor->info.name).UpdateField(tensor->info.dtype);
+      update_number(tensor->info.shape.size());
+      for (const int64_t dimension : tensor->info.shape) update_number(static_cast<uint64_t>(dimension));
+      const uint64_t bytes = tensor->info.bytes;
+      update_number(bytes);
+      for (uint64_t start = 0; start < bytes; start += kHashChunk) {
+        TRIMTAB_RETURN_IF_ERROR(GoOn());
+        hash.Update(tensor->data + start, std::min(kHashChunk, bytes - start));
       }
-      hash_ = hash.FinishHex();
-    });
-    return hash_;
+    }
+    return hash.FinishHex();
   }
 
  private:
+  absl::Status GoOn() const { return go_on_ ? go_on_() : absl::OkStatus(); }
+
   // The tensor of this name, if it has this shape and a type that can be loaded.
   absl::StatusOr<const RawTensor*> Find(std::string_view name, absl::Span<const int64_t> shape) const {
     const RawTensor* tensor = FindRaw(name);
@@ -130,19 +137,20 @@ class RawTensorSource final : public TensorSource {
 
   const std::shared_ptr<const void> owner_;
   const std::string& path_;
+  const std::function<absl::Status()> go_on_;
   std::vector<const RawTensor*> sorted_;  // by name
-  mutable absl::once_flag hash_once_;
-  mutable std::string hash_;  // written under hash_once_
 };
 
 }  // namespace
 
-std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const GgufFile> file) {
-  return std::make_shared<RawTensorSource>(file, file->tensors(), file->path());
+std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const GgufFile> file,
+                                                     std::function<absl::Status()> go_on) {
+  return std::make_shared<RawTensorSource>(file, file->tensors(), file->path(), std::move(go_on));
 }
 
-std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const SafetensorsCheckpoint> checkpoint) {
-  return std::make_shared<RawTensorSource>(checkpoint, checkpoint->tensors(), checkpoint->path());
+std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const SafetensorsCheckpoint> checkpoint,
+                                                     std::function<absl::Status()> go_on) {
+  return std::make_shared<RawTensorSource>(checkpoint, checkpoint->tensors(), checkpoint->path(), std::move(go_on));
 }
 
 }  // namespace trimtab

@@ -9,12 +9,14 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "models/weights/grouped_weight.h"
@@ -44,12 +46,16 @@ class TensorSource {
                                                                    absl::Span<const int64_t> shape) const = 0;
 
   // SHA-256 in hexadecimal over the names, shapes, types and bytes of all tensors in the order of their names: equal
-  // for equal weights however they are split into files. Computed by the first call, which reads the whole file.
-  virtual std::string ContentHash() const = 0;
+  // for equal weights however they are split into files. Reads the whole file.
+  virtual absl::StatusOr<std::string> ContentHash() const = 0;
 };
 
-std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const GgufFile> file);
-std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const SafetensorsCheckpoint> checkpoint);
+// `go_on` is asked before each tensor that is loaded and several times a second of hashing, on the caller's thread; its
+// error is returned. Empty: nobody is asked.
+std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const GgufFile> file,
+                                                     std::function<absl::Status()> go_on = {});
+std::shared_ptr<const TensorSource> MakeTensorSource(std::shared_ptr<const SafetensorsCheckpoint> checkpoint,
+                                                     std::function<absl::Status()> go_on = {});
 
 }  // namespace trimtab
 

@@ -101,7 +101,7 @@ Metrics::Metrics(const MetricsConfig& config, const Clock& clock)
 
 Metrics::~Metrics() = default;
 
-std::shared_ptr<ModelMetrics> Metrics::AddModel(const ModelDescription& model) {
+std::shared_ptr<ModelMetrics> Metrics::AddModel(const MeasuredModel& model) {
   return std::make_shared<ModelMetrics>(families_, clock_, model, config_.max_vectors, config_.vector_idle);
 }
 

@@ -39,7 +39,7 @@ class Metrics final : public JobMetrics, public RegistryObserver {
 
   // The metrics of a model that was loaded. Their series end when the last holder lets them go, which must be before
   // this object does and before a model of the same id is added.
-  std::shared_ptr<ModelMetrics> AddModel(const ModelDescription& model);
+  std::shared_ptr<ModelMetrics> AddModel(const MeasuredModel& model);
   GrpcMetrics& grpc() { return grpc_; }
 
   void OnJobCounts(std::string_view kind, int64_t queued, int64_t running) override;

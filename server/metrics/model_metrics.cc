@@ -58,7 +58,7 @@ ModelMetrics::Steered::Steered(ModelMetrics& owner, bool steered)
       time_per_token(owner.Own(owner.families_.time_per_output_token,
                                With(owner.model_, "steered", steered ? "true" : "false"), TokenGapBuckets())) {}
 
-ModelMetrics::ModelMetrics(const Families& families, const Clock& clock, const ModelDescription& model, int max_vectors,
+ModelMetrics::ModelMetrics(const Families& families, const Clock& clock, const MeasuredModel& model, int max_vectors,
                            absl::Duration vector_idle)
     : families_(families),
       clock_(clock),

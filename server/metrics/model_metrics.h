@@ -22,7 +22,7 @@
 namespace trimtab {
 
 // What is known about a model when it is loaded.
-struct ModelDescription {
+struct MeasuredModel {
   std::string id;  // the label `model`
   std::string sha256, quantization;
   int64_t max_running_requests = 0;
@@ -50,7 +50,7 @@ struct VectorCounts {
 class ModelMetrics final : public EngineMetrics {
  public:
   // All must outlive it.
-  ModelMetrics(const Families& families, const Clock& clock, const ModelDescription& model, int max_vectors,
+  ModelMetrics(const Families& families, const Clock& clock, const MeasuredModel& model, int max_vectors,
                absl::Duration vector_idle);
   ~ModelMetrics() override;
 

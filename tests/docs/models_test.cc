@@ -47,14 +47,14 @@ TEST(ModelsPage, HasTheMemoryThatADryRunPrints) {
     const std::string config = absl::StrCat("tests/server/data/", file, ".json");
     const absl::StatusOr<CheckpointPlan> plan = PlanCheckpoint(config);
     ASSERT_TRUE(plan.ok()) << plan.status();
-    const auto gib = [&](KeptAs kept) {
-      return absl::StrFormat("%.2f GiB", static_cast<double>(WeightBytes(*plan, kept)) / (1 << 30));
+    const auto gib = [&](at::ScalarType type) {
+      return absl::StrFormat("%.2f GiB", static_cast<double>(WeightBytes(*plan, {.plain_type = type})) / (1 << 30));
     };
     std::string parameters = absl::StrCat(plan->parameters());
     for (size_t i = parameters.size(); i > 3; i -= 3) parameters.insert(i - 3, 1, ',');
     const double key_value = static_cast<double>(plan->description.spec.kv_bytes_per_token(2)) / 1024;
     EXPECT_THAT(page, HasSubstr(absl::StrFormat("| %s | %s | %s | %s | %.1f KiB | %d | %d |", title, parameters,
-                                                gib(KeptAs::kFloat32), gib(KeptAs::kBFloat16), key_value,
+                                                gib(at::kFloat), gib(at::kBFloat16), key_value,
                                                 Batch(config, int64_t{24} << 30), Batch(config, int64_t{80} << 30))));
   }
 }

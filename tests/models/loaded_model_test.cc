@@ -5,9 +5,12 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 
 #include "absl/strings/match.h"
+#include "models/checkpoint_plan.h"
+#include "server/base/error.h"
 
 namespace trimtab {
 namespace {
@@ -109,6 +112,43 @@ TEST_F(LoadedModelTest, BrokenFilesAreClearErrors) {
 TEST_F(LoadedModelTest, TruncatedWeights) {
   fs::resize_file(folder_ / "model.safetensors", fs::file_size(folder_ / "model.safetensors") - 4);
   EXPECT_EQ(Load().status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(LoadedModelTest, FoldersWithoutAllWeightsAreRefused) {
+  std::ifstream file(folder_ / "config.json");
+  std::string config((std::istreambuf_iterator<char>(file)), {});
+  const std::string layers = "\"num_hidden_layers\": ";
+  const size_t place = config.find(layers);
+  ASSERT_NE(place, std::string::npos);
+  config.insert(place + layers.size(), "1");  // 13
+  Write("config.json", config);
+  const absl::Status incomplete = Load().status();
+  EXPECT_EQ(incomplete.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(GetErrorDetail(incomplete).reason, kModelFileInvalid);
+  EXPECT_TRUE(absl::StrContains(incomplete.message(), "tensors are missing: model.layers.")) << incomplete;
+  EXPECT_TRUE(absl::StrContains(incomplete.message(), "; and ")) << incomplete;
+
+  fs::remove(folder_ / "model.safetensors");
+  EXPECT_TRUE(absl::StrContains(Load().status().message(), "model.safetensors")) << Load().status();
+  const absl::Status none = CheckComplete(*PlanCheckpoint(folder_.string()), folder_.string());
+  EXPECT_EQ(none.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(absl::StrContains(none.message(), "there are no weights")) << none;
+}
+
+// Wherever a load is stopped, it ends with the reason, and asks nobody again.
+TEST_F(LoadedModelTest, ALoadCanBeStoppedBetweenTensors) {
+  int allowed = 1 << 20, asked = 0;
+  LoadOptions options{
+      .go_on = [&] { return asked++ < allowed ? absl::OkStatus() : absl::CancelledError("no longer wanted"); }};
+  ASSERT_TRUE(LoadModel("tiny", folder_.string(), options).ok());
+  const int whole = asked;
+  EXPECT_GT(whole, 20) << "each tensor, and again while the weights are hashed";
+  for (allowed = 0; allowed < whole; allowed += 7) {
+    asked = 0;
+    const absl::Status stopped = LoadModel("tiny", folder_.string(), options).status();
+    EXPECT_EQ(stopped, absl::CancelledError("no longer wanted"));
+    EXPECT_EQ(asked, allowed + 1);
+  }
 }
 
 TEST_F(LoadedModelTest, MissingTokenizer) {

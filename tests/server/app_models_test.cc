@@ -236,6 +236,27 @@ TEST_F(AppModelsTest, TwoModelsServeWithTheirOwnObjectivesAndAreFoundAgain) {
   EXPECT_EQ(after.applied(0).digest(), before.applied(0).digest());
 }
 
+TEST_F(AppModelsTest, ABaseModelTakesRawPromptsOnly) {
+  CopyModel("tiny", folder_ + "/root", "base");
+  const std::string tokenizer_config = folder_ + "/root/base/tokenizer_config.json";
+  std::filesystem::remove(tokenizer_config);
+  std::ofstream(tokenizer_config) << R"({"eos_token": "<|end|>"})";
+  EXPECT_FALSE(Load("base", "base").has_chat_template());
+
+  v1::GenerateRequest chat = Ask("base", 5);
+  v1::Content& content = *chat.mutable_conversation()->add_contents();
+  content.set_role(v1::ROLE_USER);
+  content.add_parts()->set_text("some text");
+  const grpc::Status refused = Generate(chat);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Reason(refused), "FIELD_INVALID");
+  EXPECT_THAT(refused.error_message(), testing::HasSubstr("no chat template: send a raw prompt"));
+
+  v1::GenerateResponse response;
+  EXPECT_TRUE(Generate(Ask("base", 5), &response).ok());
+  EXPECT_EQ(response.usage().output_tokens(), 5);
+}
+
 TEST_F(AppModelsTest, AnUnloadLetsAStreamEndAndKeepsTheObjectives) {
   Load("second", "biased");
   const v1::Objective calm = Register("second");

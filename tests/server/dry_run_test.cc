@@ -72,20 +72,19 @@ TEST(CheckpointPlan, CountsTheParametersOfKnownModels) {
 TEST(CheckpointPlan, WeighsThem) {
   const CheckpointPlan llama = Plan("tests/server/data/llama-3.1-8b.json");
   const int64_t norms = 65 * 4096;
-  EXPECT_EQ(WeightBytes(llama, KeptAs::kFloat32), 4 * 8'030'261'248);
-  EXPECT_EQ(WeightBytes(llama, KeptAs::kBFloat16), 2 * 8'030'261'248 + 2 * norms);
+  EXPECT_EQ(WeightBytes(llama, {.plain_type = at::kFloat}), 4 * 8'030'261'248);
+  EXPECT_EQ(WeightBytes(llama, {.plain_type = at::kBFloat16}), 2 * 8'030'261'248 + 2 * norms);
   EXPECT_FALSE(llama.quantised());
 }
 
 // What loading keeps of matrices; norms are float32 beside it.
-void ExpectAsLoaded(const std::string& path, const CheckpointPlan& plan, LoadOptions::Precision precision,
-                    KeptAs kept) {
+void ExpectAsLoaded(const std::string& path, const CheckpointPlan& plan, Precision precision) {
   const auto loaded = LoadModel("m", path, {.precision = precision});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   int64_t norms = 0;
   for (const PlannedTensor& tensor : plan.tensors) norms += tensor.matrix() ? 0 : 4 * tensor.elements();
-  EXPECT_NEAR(static_cast<double>(WeightBytes(plan, kept) - norms),
-              static_cast<double>((*loaded)->model->weight_bytes()), 0.002 * WeightBytes(plan, kept));
+  const int64_t bytes = WeightBytes(plan, *ChooseWeightForm(precision, plan.quantised()));
+  EXPECT_NEAR(static_cast<double>(bytes - norms), static_cast<double>((*loaded)->model->weight_bytes()), 0.002 * bytes);
 }
 
 TEST(CheckpointPlan, ReadsAGgufFileAndKeepsWhatLoadingKeeps) {
@@ -98,8 +97,9 @@ TEST(CheckpointPlan, ReadsAGgufFileAndKeepsWhatLoadingKeeps) {
   EXPECT_EQ(Find(plan, "blk.0.attn_q.weight")->type, "Q4_1");
   EXPECT_EQ(Find(plan, "token_embd.weight")->kept_bits, 8);
   EXPECT_EQ(Find(plan, "rope_freqs.weight"), nullptr) << "an optional tensor that is absent";
-  ExpectAsLoaded(kSmolLm, plan, LoadOptions::Precision::kFloat32, KeptAs::kFloat32);
-  if (plan.quantised()) ExpectAsLoaded(kSmolLm, plan, LoadOptions::Precision::kAuto, KeptAs::kFile);
+  ExpectAsLoaded(kSmolLm, plan, Precision::kFloat32);
+  ExpectAsLoaded(kSmolLm, plan, Precision::kBFloat16);
+  ExpectAsLoaded(kSmolLm, plan, Precision::kAuto);
 }
 
 TEST(CheckpointPlan, ReadsGemma) {
@@ -109,7 +109,7 @@ TEST(CheckpointPlan, ReadsGemma) {
   EXPECT_THAT(plan.mismatched, IsEmpty());
   EXPECT_THAT(plan.unread, IsEmpty());
   EXPECT_EQ(plan.parameters(), 268'098'176);
-  ExpectAsLoaded(kGemma, plan, LoadOptions::Precision::kAuto, KeptAs::kFile);
+  ExpectAsLoaded(kGemma, plan, Precision::kAuto);
 }
 
 TEST(DryRun, TellsWhatAFolderLacksAndDoesNotNeed) {

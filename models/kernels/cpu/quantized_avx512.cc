@@ -150,6 +150,44 @@ void Multiply(const StripProduct& p) {
   }
 }
 
+// 16 floats as bfloat16 in the upper halves, rounded to nearest even.
+inline __m512i RoundToUpper(__m512 value) {
+  const __m512i bits = _mm512_castps_si512(value);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  return _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+}
+
+// Two columns of 16 rows, whose quants are at `shift` and 8 bits above.
+inline __m512i UnpackPair(__m512i quants, int shift, __m512i mask, __m512 scale, __m512 minimum) {
+  const __m128i low = _mm_cvtsi32_si128(shift), high = _mm_cvtsi32_si128(shift + 8);
+  const __m512i even = _mm512_and_si512(_mm512_srl_epi32(quants, low), mask);
+  const __m512i odd = _mm512_and_si512(_mm512_srl_epi32(quants, high), mask);
+  const __m512i first = RoundToUpper(_mm512_fmadd_ps(_mm512_cvtepi32_ps(even), scale, minimum));
+  const __m512i second = RoundToUpper(_mm512_fmadd_ps(_mm512_cvtepi32_ps(odd), scale, minimum));
+  return _mm512_or_si512(_mm512_srli_epi32(first, 16), _mm512_and_si512(second, _mm512_set1_epi32(-65536)));
+}
+
+template <int kBits>
+void UnpackHalf(const uint8_t* half, int64_t groups, uint16_t* out) {
+  constexpr int64_t kPair = 128;              // numbers of one pair of columns of a block
+  constexpr int kPairs = kBits == 4 ? 4 : 2;  // of a line of 64 bytes
+  const __m512i mask = _mm512_set1_epi32(kBits == 4 ? 15 : 255);
+  for (int64_t g = 0; g < groups; ++g, half += 2 * kHalfBytes<kBits>) {
+    const uint8_t* tail = half + kHalfBytes<kBits> - 64;
+    const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(tail)));
+    const __m512 minimum = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(tail + 32)));
+    for (const uint8_t* line = half; line < tail; line += 64) {
+      const __m512i quants = _mm512_loadu_si512(line);
+#pragma GCC unroll 4
+      for (int i = 0; i < kPairs; ++i, out += kPair) {
+        // Of 4 bits the low halves of bytes come first, then the high ones.
+        const int shift = i % 2 * 16 + i / 2 * 4;
+        _mm512_storeu_si512(out, UnpackPair(quants, shift, mask, scale, minimum));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 bool HasVnni() {
@@ -163,6 +201,10 @@ void MultiplyStripVnni(const StripProduct& product) {
   } else {
     product.count <= kFewRows ? Multiply<4, 6, 2>(product) : Multiply<4, 8, 1>(product);
   }
+}
+
+void UnpackHalfAvx512(const uint8_t* half, int bits, int64_t groups, uint16_t* out) {
+  bits == 8 ? UnpackHalf<8>(half, groups, out) : UnpackHalf<4>(half, groups, out);
 }
 
 void QuantizeGroupsAvx512(const float* x, int64_t groups, int8_t* values, float* scales, float* sums) {

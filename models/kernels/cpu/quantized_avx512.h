@@ -21,6 +21,9 @@ struct StripProduct {
 
 bool HasVnni();
 void MultiplyStripVnni(const StripProduct& product);
+// 16 weight rows of half a strip, whose groups lie as those of a strip do, as bfloat16 in pairs of columns: pair p of
+// row r goes to out[128 p + 2 r].
+void UnpackHalfAvx512(const uint8_t* half, int bits, int64_t groups, uint16_t* out);
 void QuantizeGroupsAvx512(const float* x, int64_t groups, int8_t* values, float* scales, float* sums);
 
 }  // namespace trimtab::cpu

@@ -15,11 +15,13 @@
 #include "models/kernels/packed_matrix.h"
 #include "models/kernels/quantized_matrix.h"
 #include "models/kernels/thread_team.h"
+#include "models/kernels/unpacked_product.h"
 
 namespace trimtab {
 namespace {
 
-constexpr int kCopies = 24;  // of each weight, so that they come from memory as in a model
+constexpr int64_t kElements = int64_t{1} << 27;  // at most, of the copies of a form
+constexpr int kMostCopies = 24;                  // of each weight, so that they come from memory as in a model
 constexpr int kRounds = 15;
 
 GroupedWeight RandomWeight(int bits, int64_t rows, int64_t columns) {
@@ -33,15 +35,17 @@ GroupedWeight RandomWeight(int bits, int64_t rows, int64_t columns) {
 
 void Run(int64_t rows, int64_t columns) {
   const at::NoGradGuard no_grad;
+  const int copies = static_cast<int>(std::clamp<int64_t>(kElements / (rows * columns), 1, kMostCopies));
   std::vector<QuantizedMatrix> four, eight;
   std::vector<PackedMatrix> brain;
-  for (int i = 0; i < kCopies; ++i) {
+  for (int i = 0; i < copies; ++i) {
     four.emplace_back(RandomWeight(4, rows, columns));
     eight.emplace_back(RandomWeight(8, rows, columns));
     brain.emplace_back(at::randn({rows, columns}, at::kFloat).to(at::kBFloat16));
   }
-  std::printf("%lld x %lld: microseconds per product (GFLOP/s)\n%6s %20s %20s %20s\n", static_cast<long long>(rows),
-              static_cast<long long>(columns), "rows", "4 bits", "8 bits", "bfloat16");
+  std::printf("%lld x %lld: microseconds per product (GFLOP/s)\n%6s %20s %20s %20s %20s\n",
+              static_cast<long long>(rows), static_cast<long long>(columns), "rows", "4 bits", "8 bits", "bfloat16",
+              "8 bits unpacked");
   for (int64_t count : {1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 256}) {
     const at::Tensor x = at::randn({count, columns}, at::kFloat), narrow = x.to(at::kBFloat16);
     at::Tensor out = at::empty({count, rows}, at::kFloat);
@@ -54,13 +58,17 @@ void Run(int64_t rows, int64_t columns) {
         [&](int i) { four[i].Multiply(view, count, nullptr, out.mutable_data_ptr<float>()); },
         [&](int i) { eight[i].Multiply(view, count, nullptr, out.mutable_data_ptr<float>()); },
         [&](int i) { brain[i].Multiply(narrow.const_data_ptr(), count, nullptr, out.mutable_data_ptr<float>()); },
+        [&](int i) {
+          MultiplyUnpacked(eight[i], at::kBFloat16, narrow.const_data_ptr(), count, nullptr,
+                           out.mutable_data_ptr<float>());
+        },
     };
     std::vector<std::vector<double>> times(forms.size());
     for (int round = 0; round < kRounds; ++round) {
       for (size_t form = 0; form < forms.size(); ++form) {
         const absl::Time start = absl::Now();
-        for (int i = 0; i < kCopies; ++i) forms[form](i);
-        times[form].push_back(absl::ToDoubleMicroseconds(absl::Now() - start) / kCopies);
+        for (int i = 0; i < copies; ++i) forms[form](i);
+        times[form].push_back(absl::ToDoubleMicroseconds(absl::Now() - start) / copies);
       }
     }
     std::printf("%6lld", static_cast<long long>(count));

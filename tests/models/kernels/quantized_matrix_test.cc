@@ -3,15 +3,20 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
 
+#include "models/kernels/packed_matrix.h"
 #include "models/kernels/thread_team.h"
+#include "models/kernels/unpacked_product.h"
 
 namespace trimtab {
 namespace {
@@ -140,6 +145,50 @@ TEST_P(QuantizedMatrixTest, GivesItsRowsBack) {
   const at::Tensor all = matrix.Unpack(at::kFloat);
   EXPECT_TRUE(all.index_select(0, at::tensor(numbers)).equal(rows));
   EXPECT_TRUE(matrix.Unpack(at::kBFloat16).equal(all.to(at::kBFloat16)));
+}
+
+// 64 rows of a weight [N, K], zeros beyond N, in the order of PackedMatrix.
+at::Tensor PackRows(const at::Tensor& weight, int64_t first) {
+  const int64_t count = std::min<int64_t>(64, weight.size(0) - first);
+  at::Tensor rows = at::zeros({64, weight.size(1)}, weight.options());
+  rows.narrow(0, 0, count).copy_(weight.narrow(0, first, count));
+  return weight.scalar_type() == at::kFloat ? rows.t().contiguous()
+                                            : rows.view({64, -1, 2}).transpose(0, 1).contiguous();
+}
+
+TEST_P(QuantizedMatrixTest, UnpacksBlocksInTheOrderOfPackedMatrices) {
+  for (const int64_t rows : {64, 100, 128, 20}) {
+    const QuantizedMatrix matrix(RandomWeight(GetParam(), rows, 96, 7));
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      for (int64_t block = 0; block * 64 < rows; ++block) {
+        const at::Tensor expected = PackRows(matrix.Unpack(type), 64 * block);
+        at::Tensor actual = at::ones_like(expected);
+        matrix.UnpackBlock(block, type, actual.mutable_data_ptr());
+        EXPECT_TRUE(actual.equal(expected)) << rows << " rows, block " << block;
+      }
+    }
+  }
+}
+
+// Jobs see in integers what they would see in the plain weight, and no row depends on its company.
+TEST_P(QuantizedMatrixTest, PlainArithmeticIsThatOfThePlainMatrixBitForBit) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    if (!PackedMatrix::Supports(type)) continue;
+    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{32, 32}, {100, 64}, {576, 576}}) {
+      const QuantizedMatrix matrix(RandomWeight(GetParam(), rows, columns, 8));
+      const PackedMatrix plain(matrix.Unpack(type));
+      const at::Tensor bias = RandomRows(1, rows, 9)[0];
+      const at::Tensor all = RandomRows(130, columns, 10).to(type);
+      at::Tensor together = at::empty({130, rows}, at::kFloat);
+      plain.Multiply(all.const_data_ptr(), 130, bias.const_data_ptr<float>(), together.mutable_data_ptr<float>());
+      for (const int64_t count : {1, 7, 64, 130}) {
+        at::Tensor out = at::empty({count, rows}, at::kFloat);
+        MultiplyUnpacked(matrix, type, all.const_data_ptr(), count, bias.const_data_ptr<float>(),
+                         out.mutable_data_ptr<float>());
+        EXPECT_TRUE(out.equal(together.narrow(0, 0, count))) << rows << " x " << columns << ", " << count << " rows";
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Bits, QuantizedMatrixTest, testing::Values(4, 8));
