@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "server/base/error.h"
 #include "server/engine/engine.h"
 #include "tests/server/engine/engine_testing.h"
@@ -32,6 +33,18 @@ class EngineTest : public testing::Test {
 
   const std::shared_ptr<const LoadedModel> model_ = TinyLoadedModel();
   ManualClock clock_;
+};
+
+// Holds the engine's thread at its first token until told to go on.
+struct Gate {
+  void Hold(WaitingSink& sink) {
+    sink.on_token = [this](int64_t count) {
+      if (count != 1) return;
+      reached.Notify();
+      open.WaitForNotification();
+    };
+  }
+  absl::Notification reached, open;
 };
 
 // Eight requests that differ in prompt, plan, length and sampling.
