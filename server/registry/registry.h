@@ -34,7 +34,8 @@ struct ObjectiveRecord {
   int64_t active_revision = 0;
   std::string error;  // serialized google.rpc.Status when kFailed
   std::string model_fingerprint;
-  std::string operation;  // operations/{id} of the fit
+  std::string operation;  // operations/{id} of its first fit
+  std::string refit;      // read only: operations/{id} of a fit of a further revision that has not ended; else empty
   std::string etag;       // changes with every change
   absl::Time create_time, update_time;
 };
@@ -45,14 +46,16 @@ struct RevisionRecord {
   std::string digest, model_fingerprint, method, method_config, pairs_hash;
   std::string vector;   // SteeringVector::Serialize()
   std::string summary;  // serialized trimtab.v1.RevisionSummary
+  std::string curve;    // read only: serialized trimtab.v1.StrengthCurve; empty until CommitCurve
   absl::Time create_time;
 };
 
 struct JobRecord {
   enum class State { kQueued = 1, kRunning = 2, kSucceeded = 3, kFailed = 4, kCancelled = 5 };
   std::string name;     // operations/{id}
-  std::string kind;     // "fit", "drift", "load", "unload"
+  std::string kind;     // "fit", "refit", "curve", "drift", "load", "unload"
   std::string target;   // the resource it works on
+  std::string objective_uid;  // read only: of the objective that it fits; empty for other kinds
   std::string request;  // serialized request of its kind: enough to run it again after a crash
   std::string request_id, request_hash;
   State state = State::kQueued;
@@ -62,6 +65,13 @@ struct JobRecord {
   std::string error;     // serialized google.rpc.Status when kFailed or kCancelled
   int64_t attempts = 0;  // times it was started, less those that an orderly shutdown ended
   absl::Time create_time, update_time, end_time = absl::InfinitePast();
+};
+
+// What the end of a refit does to its objective beside adding the revision.
+struct RefitRecord {
+  bool keep_active = false;  // the active revision stays, if there is one
+  std::string pairs;         // as ObjectiveRecord::pairs; empty: they stay, with their hash and counts
+  int64_t pair_count = 0, held_out_count = 0;
 };
 
 // A model that was loaded at run time and is loaded again by the next start.
@@ -102,7 +112,8 @@ struct Page {
 inline constexpr std::string_view kRegistryActions[] = {
     "create_objective",    "update_objective",  "delete_objective",    "commit_fit",     "commit_fit_failure",
     "create_job",          "update_job",        "cancel_job",          "delete_job",     "commit_drift",
-    "delete_drift_report", "commit_model_load", "commit_model_unload", "import_revision"};
+    "delete_drift_report", "commit_model_load", "commit_model_unload", "import_revision", "refit_objective",
+    "disable_objective",   "enable_objective",  "commit_curve"};
 
 // Told what happens in a registry, under its lock: must be quick and not call it.
 class RegistryObserver {
@@ -137,20 +148,31 @@ class Registry {
   // etag and update_time.
   virtual absl::StatusOr<ObjectiveRecord> UpdateObjective(const ObjectiveRecord& objective,
                                                           std::string_view expected_etag) = 0;
-  // With its revisions and attributions. A queued or running job of it gets cancel_requested in the same transaction.
+  // With its revisions, their curves and attributions. Queued and running jobs of it or of a revision get
+  // cancel_requested in the same transaction.
   virtual absl::Status DeleteObjective(std::string_view name, std::string_view expected_etag) = 0;
 
   // The end of a fit in one transaction: revision (number assigned: last + 1) and attributions stored, objective
   // kActive (kDisabled stays) with that active_revision, job kSucceeded with `result`. NOT_FOUND when the objective was
   // deleted (or re-created: uid differs) meanwhile. Here and in the other commits an empty job.metadata leaves the
   // stored one, and a job that has ended already is FAILED_PRECONDITION. `drift`: a report measured in the same job.
+  // `refit`: of the job of a BeginRefit; the objective's method and configuration become the revision's.
   virtual absl::StatusOr<ObjectiveRecord> CommitFit(std::string_view uid, RevisionRecord revision,
                                                     const std::vector<AttributionRecord>& attributions,
                                                     const JobRecord& job,
-                                                    const std::optional<DriftRecord>& drift = std::nullopt) = 0;
+                                                    const std::optional<DriftRecord>& drift = std::nullopt,
+                                                    const std::optional<RefitRecord>& refit = std::nullopt) = 0;
   // The failure of a fit in one transaction: objective kFailed with `error` (unless it has a revision: then it stays as
   // it was), job kFailed or kCancelled.
   virtual absl::Status CommitFitFailure(std::string_view uid, const JobRecord& job) = 0;
+
+  // Queues the fit of a further revision; the objective stays as it is. `pairs`: what to fit it on, as
+  // ObjectiveRecord::pairs, kept as the job's partial result kRefitPairs; empty: the objective's. Idempotent by
+  // job.request_id like CreateJob. OBJECTIVE_NOT_FOUND; ABORTED (ETAG_MISMATCH); FAILED_PRECONDITION
+  // (OBJECTIVE_NOT_READY) while another fit of the objective waits or runs.
+  virtual absl::StatusOr<JobRecord> BeginRefit(std::string_view objective, const JobRecord& job, std::string_view pairs,
+                                               std::string_view expected_etag) = 0;
+  static constexpr std::string_view kRefitPairs = "refit pairs";
 
   // A revision that no fit made, in one transaction: number assigned, the active one of the objective (kDisabled stays,
   // else kActive), which is created as `objective` says when there is none of its name. The same objective.request_id
@@ -167,7 +189,12 @@ class Registry {
   virtual absl::StatusOr<std::vector<AttributionRecord>> ListAttributions(std::string_view objective, int64_t revision,
                                                                           int64_t after_pair, int64_t limit) = 0;
 
-  // A job that has no objective to create (drift). Idempotent by (kind, request_id) like CreateObjective: an earlier
+  // The curve of a revision, in place of an earlier one, and its job's success in one transaction. REVISION_NOT_FOUND
+  // when there is no such revision of that digest any more.
+  virtual absl::Status CommitCurve(std::string_view objective, int64_t revision, std::string_view digest,
+                                   std::string_view curve, const JobRecord& job) = 0;
+
+  // A job that has no objective to create (drift, curve). Idempotent by (kind, request_id) like CreateObjective: an earlier
   // job is returned under its own name.
   virtual absl::StatusOr<JobRecord> CreateJob(const JobRecord& job) = 0;
   // The earlier job that CreateJob would return for `job`, if any. INVALID_ARGUMENT for the same request_id with

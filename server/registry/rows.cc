@@ -33,6 +33,7 @@ ObjectiveRow ReadObjectiveRow(const Statement& row) {
   record.etag = row.Text(19);
   record.create_time = absl::FromUnixNanos(row.Int(20));
   record.update_time = absl::FromUnixNanos(row.Int(21));
+  record.refit = row.Text(22);
   return objective;
 }
 
@@ -47,6 +48,7 @@ RevisionRecord ReadRevisionRow(const Statement& row, std::string_view objective)
   record.pairs_hash = row.Text(5);
   record.create_time = absl::FromUnixNanos(row.Int(6));
   record.summary = row.Text(7);
+  record.curve = row.Text(8);
   return record;
 }
 
@@ -67,6 +69,7 @@ JobRecord ReadJobRow(const Statement& row) {
   record.result = row.Text(12);
   record.error = row.Text(13);
   record.request = row.Text(14);
+  record.objective_uid = row.Text(15);
   return record;
 }
 

@@ -24,17 +24,21 @@ struct ObjectiveRow {
 #define TRIMTAB_OBJECTIVE_COLUMNS                                                                                      \
   "id, name, uid, request_id, request_hash, state, display_name, description, method, method_config, pairs_hash, "     \
   "pair_count, held_out_count, default_strength, max_strength, active_revision, error, model_fingerprint, operation, " \
-  "etag, create_time, update_time"
+  "etag, create_time, update_time, (SELECT job.name FROM job WHERE job.target = objective.name AND job.state <= 2 "    \
+  "AND job.kind = 'refit' AND job.objective_uid = objective.uid)"
 ObjectiveRow ReadObjectiveRow(const Statement& row);
 
-#define TRIMTAB_REVISION_COLUMNS \
-  "revision, digest, model_fingerprint, method, method_config, pairs_hash, create_time, summary"
+#define TRIMTAB_REVISION_COLUMNS                                                                   \
+  "revision, digest, model_fingerprint, method, method_config, pairs_hash, create_time, summary, " \
+  "(SELECT curve FROM strength_curve WHERE strength_curve.objective_id = revision.objective_id "   \
+  "AND strength_curve.revision = revision.revision)"
+inline constexpr int kRevisionColumns = 9;
 // `vector` is left empty: lists do not read megabytes.
 RevisionRecord ReadRevisionRow(const Statement& row, std::string_view objective);
 
 #define TRIMTAB_JOB_COLUMNS                                                                                     \
   "name, kind, target, request_id, request_hash, state, cancel_requested, attempts, create_time, update_time, " \
-  "end_time, metadata, result, error, request"
+  "end_time, metadata, result, error, request, objective_uid"
 JobRecord ReadJobRow(const Statement& row);
 
 // OBJECTIVE_NOT_FOUND when absent.
@@ -45,7 +49,7 @@ absl::StatusOr<JobRecord> FindJob(Database& database, std::string_view name);
 
 absl::Status InsertObjective(Database& database, const ObjectiveRecord& objective);
 absl::Status InsertRevision(Database& database, int64_t objective_id, const RevisionRecord& revision);
-// `objective_uid`: of the objective that the job creates, or empty.
+// `objective_uid`: of the objective that the job fits, or empty.
 absl::Status InsertJob(Database& database, const JobRecord& job, std::string_view objective_uid);
 
 // Ends a queued or running job with job.state, drops its partial results and stores its result, error and end time;

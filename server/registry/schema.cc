@@ -147,6 +147,17 @@ CREATE TABLE import_request (
   objective_id INTEGER NOT NULL REFERENCES objective (id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 )sql",
+    // 4: curves, which come after their revisions; fits of further revisions.
+    R"sql(
+CREATE TABLE strength_curve (
+  objective_id INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  curve BLOB NOT NULL,
+  PRIMARY KEY (objective_id, revision),
+  FOREIGN KEY (objective_id, revision) REFERENCES revision (objective_id, revision) ON DELETE CASCADE
+) STRICT;
+CREATE UNIQUE INDEX job_refit_request ON job (request_id) WHERE kind = 'refit' AND request_id <> '';
+)sql",
 };
 
 absl::StatusOr<int64_t> ReadInteger(Database& database, std::string_view sql) {

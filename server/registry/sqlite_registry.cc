@@ -90,7 +90,7 @@ absl::Status SqliteRegistry::Commit(std::string_view operation, std::string_view
             .Run());
     TRIMTAB_RETURN_IF_ERROR(transaction.Commit());
     revision_.store(change.id, std::memory_order_relaxed);
-    if (observer_ != nullptr) observer_->OnChange(operation);
+    if (observer_ != nullptr) observer_->OnChange(change.action);
     return absl::OkStatus();
   });
 }

@@ -42,8 +42,11 @@ class SqliteRegistry final : public Registry {
   absl::Status DeleteObjective(std::string_view name, std::string_view expected_etag) override;
   absl::StatusOr<ObjectiveRecord> CommitFit(std::string_view uid, RevisionRecord revision,
                                             const std::vector<AttributionRecord>& attributions, const JobRecord& job,
-                                            const std::optional<DriftRecord>& drift = std::nullopt) override;
+                                            const std::optional<DriftRecord>& drift = std::nullopt,
+                                            const std::optional<RefitRecord>& refit = std::nullopt) override;
   absl::Status CommitFitFailure(std::string_view uid, const JobRecord& job) override;
+  absl::StatusOr<JobRecord> BeginRefit(std::string_view objective, const JobRecord& job, std::string_view pairs,
+                                       std::string_view expected_etag) override;
   absl::StatusOr<ObjectiveRecord> ImportRevision(const ObjectiveRecord& objective, RevisionRecord revision,
                                                  std::string_view expected_etag) override;
   absl::StatusOr<RevisionRecord> GetRevision(std::string_view objective, int64_t revision) override;
@@ -52,6 +55,8 @@ class SqliteRegistry final : public Registry {
   absl::StatusOr<std::vector<AttributionRecord>> ListAttributions(std::string_view objective, int64_t revision,
                                                                   int64_t after_pair, int64_t limit) override;
 
+  absl::Status CommitCurve(std::string_view objective, int64_t revision, std::string_view digest,
+                           std::string_view curve, const JobRecord& job) override;
   absl::StatusOr<JobRecord> CreateJob(const JobRecord& job) override;
   absl::StatusOr<std::optional<JobRecord>> FindEarlierJob(const JobRecord& job) override;
   absl::StatusOr<JobRecord> GetJob(std::string_view name) override;

@@ -181,6 +181,28 @@ absl::Status SqliteRegistry::CommitDrift(const DriftRecord& report, const JobRec
   });
 }
 
+absl::Status SqliteRegistry::CommitCurve(std::string_view objective, int64_t revision, std::string_view digest,
+                                         std::string_view curve, const JobRecord& job) {
+  const std::string name = absl::StrCat(std::string(objective), "/revisions/", revision);
+  return Commit("commit_curve", name, [&](Change& change) -> absl::Status {
+    TRIMTAB_ASSIGN_OR_RETURN(const ObjectiveRow stored, FindObjective(change.database, objective));
+    Statement select =
+        change.database.Prepare("SELECT 1 FROM revision WHERE objective_id = ? AND revision = ? AND digest = ?");
+    TRIMTAB_ASSIGN_OR_RETURN(const bool found, select.BindAll(stored.id, revision, digest).Step());
+    if (!found) return NotFoundError(kRevisionNotFound, "revision", name);
+    TRIMTAB_RETURN_IF_ERROR(
+        change.database
+            .Prepare("INSERT OR REPLACE INTO strength_curve (objective_id, revision, curve) VALUES (?, ?, ?)")
+            .BindAll(stored.id, revision, Blob{curve})
+            .Run());
+    change.detail = job.name;
+    JobRecord ended = job;
+    ended.state = JobRecord::State::kSucceeded;
+    ended.error.clear();
+    return EndJob(change.database, ended, change.now);
+  });
+}
+
 absl::StatusOr<DriftRecord> SqliteRegistry::GetDriftReport(std::string_view name) {
   return Locked("get_drift_report", [&](Database& database) -> absl::StatusOr<DriftRecord> {
     Statement select = database.Prepare("SELECT name, create_time, report FROM drift_report WHERE name = ?");

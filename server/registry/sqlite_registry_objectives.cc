@@ -41,6 +41,21 @@ absl::Status ReadPairs(Database& database, ObjectiveRow& objective) {
   return absl::OkStatus();
 }
 
+// The objective's last fit is the one that made `revision`.
+absl::Status TakeOver(Database& database, ObjectiveRow& objective, const RevisionRecord& revision,
+                      const RefitRecord& refit) {
+  ObjectiveRecord& record = objective.record;
+  record.method = revision.method;
+  record.method_config = revision.method_config;
+  if (refit.pairs.empty()) return absl::OkStatus();
+  record.pairs_hash = revision.pairs_hash;
+  record.pair_count = refit.pair_count;
+  record.held_out_count = refit.held_out_count;
+  return database.Prepare("INSERT OR REPLACE INTO objective_pairs (objective_id, pairs) VALUES (?, ?)")
+      .BindAll(objective.id, Blob{refit.pairs})
+      .Run();
+}
+
 absl::StatusOr<bool> RevisionExists(Database& database, int64_t objective_id, int64_t revision) {
   return database.Prepare("SELECT 1 FROM revision WHERE objective_id = ? AND revision = ?")
       .BindAll(objective_id, revision)
@@ -59,9 +74,11 @@ absl::Status WriteObjective(Database& database, ObjectiveRow& objective, int64_t
   return database
       .Prepare(
           "UPDATE objective SET display_name = ?, description = ?, default_strength = ?, max_strength = ?, "
-          "state = ?, active_revision = ?, error = ?, etag = ?, update_time = ? WHERE id = ?")
+          "state = ?, active_revision = ?, error = ?, method = ?, method_config = ?, pairs_hash = ?, pair_count = ?, "
+          "held_out_count = ?, etag = ?, update_time = ? WHERE id = ?")
       .BindAll(record.display_name, record.description, record.default_strength, record.max_strength,
-               static_cast<int64_t>(record.state), record.active_revision, Blob{record.error}, record.etag,
+               static_cast<int64_t>(record.state), record.active_revision, Blob{record.error}, record.method,
+               Blob{record.method_config}, record.pairs_hash, record.pair_count, record.held_out_count, record.etag,
                absl::ToUnixNanos(record.update_time), objective.id)
       .Run();
 }
@@ -74,6 +91,20 @@ absl::StatusOr<std::optional<ObjectiveRow>> FindEarlier(Database& database, cons
   if (!found) return std::nullopt;
   ObjectiveRow earlier = ReadObjectiveRow(select);
   if (earlier.record.name != wanted.name || earlier.record.request_hash != wanted.request_hash) {
+    return FieldError({{"request_id", "was used for another request: choose a new one"}});
+  }
+  return earlier;
+}
+
+// The refit that an earlier call with the same request id queued, if any.
+absl::StatusOr<std::optional<JobRecord>> FindEarlierRefit(Database& database, const JobRecord& wanted) {
+  if (wanted.request_id.empty()) return std::nullopt;
+  Statement select =
+      database.Prepare("SELECT " TRIMTAB_JOB_COLUMNS " FROM job WHERE kind = 'refit' AND request_id = ?");
+  TRIMTAB_ASSIGN_OR_RETURN(const bool found, select.Bind(wanted.request_id).Step());
+  if (!found) return std::nullopt;
+  JobRecord earlier = ReadJobRow(select);
+  if (earlier.request_hash != wanted.request_hash) {
     return FieldError({{"request_id", "was used for another request: choose a new one"}});
   }
   return earlier;
@@ -93,9 +124,9 @@ absl::StatusOr<std::optional<ObjectiveRow>> FindEarlierImport(Database& database
   return ReadObjectiveRow(objective);
 }
 
-// A fit would take the place of what came in while it ran.
+// Another fit would take the place of what this call brings.
 absl::Status CheckNoFit(Database& database, const ObjectiveRecord& objective) {
-  Statement select = database.Prepare("SELECT name FROM job WHERE target = ? AND state <= 2 AND kind = 'fit'");
+  Statement select = database.Prepare("SELECT name FROM job WHERE target = ? AND state <= 2 AND kind IN ('fit', 'refit')");
   TRIMTAB_ASSIGN_OR_RETURN(const bool found, select.Bind(objective.name).Step());
   if (!found) return absl::OkStatus();
   const std::string job = select.Text(0);
@@ -211,6 +242,10 @@ absl::StatusOr<ObjectiveRecord> SqliteRegistry::UpdateObjective(const ObjectiveR
       if (!exists) return RevisionNotFound(record.name, objective.active_revision);
     }
     change.detail = absl::StrCat("uid ", record.uid, ", revision ", objective.active_revision);
+    if (objective.state != record.state) {
+      if (objective.state == ObjectiveRecord::State::kDisabled) change.action = "disable_objective";
+      if (record.state == ObjectiveRecord::State::kDisabled) change.action = "enable_objective";
+    }
     record.display_name = objective.display_name;
     record.description = objective.description;
     record.default_strength = objective.default_strength;
@@ -231,8 +266,11 @@ absl::Status SqliteRegistry::DeleteObjective(std::string_view name, std::string_
     TRIMTAB_RETURN_IF_ERROR(CheckEtag(stored.record, expected_etag));
     change.detail = absl::StrCat("uid ", stored.record.uid);
     TRIMTAB_RETURN_IF_ERROR(
-        change.database.Prepare("UPDATE job SET cancel_requested = 1, update_time = ? WHERE target = ? AND state <= 2")
-            .BindAll(absl::ToUnixNanos(change.now), name)
+        change.database
+            .Prepare("UPDATE job SET cancel_requested = 1, update_time = ? WHERE state <= 2 AND (target = ? OR "
+                     "(target > ? AND target < ?))")
+            // '0' follows '/': the range holds every name below the objective's.
+            .BindAll(absl::ToUnixNanos(change.now), name, std::string(name) + "/", std::string(name) + "0")
             .Run());
     return change.database.Prepare("DELETE FROM objective WHERE id = ?").Bind(stored.id).Run();
   });
@@ -241,7 +279,8 @@ absl::Status SqliteRegistry::DeleteObjective(std::string_view name, std::string_
 absl::StatusOr<ObjectiveRecord> SqliteRegistry::CommitFit(std::string_view uid, RevisionRecord revision,
                                                           const std::vector<AttributionRecord>& attributions,
                                                           const JobRecord& job,
-                                                          const std::optional<DriftRecord>& drift) {
+                                                          const std::optional<DriftRecord>& drift,
+                                                          const std::optional<RefitRecord>& refit) {
   ObjectiveRecord committed;
   TRIMTAB_RETURN_IF_ERROR(Commit("commit_fit", revision.objective, [&](Change& change) -> absl::Status {
     TRIMTAB_ASSIGN_OR_RETURN(ObjectiveRow stored, FindObjectiveByUid(change.database, uid));
@@ -253,7 +292,8 @@ absl::StatusOr<ObjectiveRecord> SqliteRegistry::CommitFit(std::string_view uid, 
     TRIMTAB_RETURN_IF_ERROR(InsertRevision(change.database, stored.id, revision));
     TRIMTAB_RETURN_IF_ERROR(InsertAttributions(change.database, stored.id, revision.revision, attributions));
     if (drift) TRIMTAB_RETURN_IF_ERROR(InsertDriftReport(change.database, *drift, change.now));
-    record.active_revision = revision.revision;
+    if (refit) TRIMTAB_RETURN_IF_ERROR(TakeOver(change.database, stored, revision, *refit));
+    if (!refit || !refit->keep_active || record.active_revision == 0) record.active_revision = revision.revision;
     record.error.clear();
     if (record.state != ObjectiveRecord::State::kDisabled) record.state = ObjectiveRecord::State::kActive;
     TRIMTAB_RETURN_IF_ERROR(WriteObjective(change.database, stored, change.id, change.now));
@@ -288,6 +328,32 @@ absl::Status SqliteRegistry::CommitFitFailure(std::string_view uid, const JobRec
     stored->record.error = job.error;
     return WriteObjective(change.database, *stored, change.id, change.now);
   });
+}
+
+absl::StatusOr<JobRecord> SqliteRegistry::BeginRefit(std::string_view objective, const JobRecord& job,
+                                                     std::string_view pairs, std::string_view expected_etag) {
+  JobRecord queued = job;
+  TRIMTAB_RETURN_IF_ERROR(Commit("refit_objective", objective, [&](Change& change) -> absl::Status {
+    Database& database = change.database;
+    TRIMTAB_ASSIGN_OR_RETURN(std::optional<JobRecord> earlier, FindEarlierRefit(database, job));
+    if (earlier) {
+      queued = *std::move(earlier);
+      change.write = Write::kNothing;
+      return absl::OkStatus();
+    }
+    TRIMTAB_ASSIGN_OR_RETURN(const ObjectiveRow stored, FindObjective(database, objective));
+    TRIMTAB_RETURN_IF_ERROR(CheckEtag(stored.record, expected_etag));
+    TRIMTAB_RETURN_IF_ERROR(CheckNoFit(database, stored.record));
+    queued.create_time = queued.update_time = change.now;
+    queued.objective_uid = stored.record.uid;
+    TRIMTAB_RETURN_IF_ERROR(InsertJob(database, queued, queued.objective_uid));
+    change.detail = absl::StrCat("uid ", stored.record.uid, ", ", job.name);
+    if (pairs.empty()) return absl::OkStatus();
+    return database.Prepare("INSERT INTO job_partial (job_id, key, bytes) VALUES (last_insert_rowid(), ?, ?)")
+        .BindAll(kRefitPairs, Blob{pairs})
+        .Run();
+  }));
+  return queued;
 }
 
 absl::StatusOr<ObjectiveRecord> SqliteRegistry::ImportRevision(const ObjectiveRecord& objective,
@@ -349,7 +415,7 @@ absl::StatusOr<RevisionRecord> SqliteRegistry::GetRevision(std::string_view obje
     TRIMTAB_ASSIGN_OR_RETURN(const bool found, select.BindAll(stored.id, revision).Step());
     if (!found) return RevisionNotFound(objective, revision);
     RevisionRecord record = ReadRevisionRow(select, objective);
-    record.vector = select.Text(8);
+    record.vector = select.Text(kRevisionColumns);
     return record;
   });
 }
