@@ -33,6 +33,7 @@ void SetEffect(const EffectSummary& effect, float strength, v1::EffectSummary& p
   proto.set_accuracy_before(effect.accuracy_before);
   proto.set_accuracy_after(effect.accuracy_after);
   proto.set_margin_before(effect.margin_before);
+  proto.set_anti_steerable_share(effect.anti_steerable_share);
   proto.set_margin_gain(effect.margin_gain);
   proto.set_ci95((effect.ci_high - effect.ci_low) / 2);
   proto.set_ci95_low(effect.ci_low);
@@ -136,6 +137,19 @@ v1::RevisionSummary ToSummary(const FitResult& result, absl::Duration fit_time) 
     entry.set_margin_gain(point.margin_gain);
     entry.set_kl_text(point.kl);
   }
+  for (const MethodTrial& trial : report.trials) {
+    v1::MethodTrial& entry = *summary.add_trials();
+    entry.set_method(trial.method);
+    entry.set_error(trial.error);
+    if (!trial.error.empty()) continue;
+    entry.set_layer(static_cast<int32_t>(trial.layer));
+    entry.set_strength(trial.strength);
+    *entry.mutable_validation() = ToProto(trial.validation, trial.strength);
+    entry.set_kl_text(trial.kl);
+    entry.set_efficiency(trial.efficiency);
+    entry.set_chosen(trial.chosen);
+  }
+  summary.set_choice(report.choice);
   summary.set_model_fingerprint(vector.model_fingerprint);
   summary.set_apply_to(static_cast<v1::ApplyTo>(vector.apply_to));
   summary.set_objective_kind(report.objective);

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/base/job_context.h"
 #include "steering/preference.h"
@@ -46,6 +47,7 @@ struct EffectSummary {
   float margin_before = 0;                        // mean, nats per token
   float margin_gain = 0;                          // mean change of the margin
   float ci_low = 0, ci_high = 0;                  // 95 % interval of margin_gain
+  float anti_steerable_share = 0;                 // share of pairs whose margin falls
 };
 
 // One point of the search over layers and strengths, on validation pairs.
@@ -54,6 +56,18 @@ struct StrengthPoint {
   float strength = 0;
   float margin_gain = 0;  // on validation pairs
   float kl = 0;           // mean nats per token on neutral text, all positions steered
+};
+
+// What one of several methods offers on the same validation pairs, at the same cost.
+struct MethodTrial {
+  std::string method;
+  int64_t layer = 0;  // the first one that it would steer
+  float strength = 0;
+  EffectSummary validation;
+  float kl = 0;          // mean nats per token on neutral text at that strength
+  float efficiency = 0;  // margin gain per nat of divergence; 0 without neutral text
+  bool chosen = false;
+  std::string error;  // why it gave nothing to compare; empty otherwise
 };
 
 struct FitReport {
@@ -68,14 +82,29 @@ struct FitReport {
   // Gains of random directions at the same layer and strength, on held-out (else validation) pairs.
   float random_gain_mean = 0, random_gain_max = 0;
   int64_t random_directions = 0;
-  std::string resolved_config;        // serialized config message that was used, defaults filled in
+  std::string resolved_config;        // serialized config message of the method, defaults filled in
   std::vector<std::string> warnings;  // plain English, for the operator
+  std::vector<MethodTrial> trials;    // of a choice among methods, in order; else empty
+  std::string choice;                 // which of them was taken and why, in sentences
   std::vector<PairAttribution> attributions;
 };
 
 struct FitInput {
   std::vector<PreferencePair> pairs;           // training; the fit keeps its own validation share apart
   std::vector<PreferencePair> held_out_pairs;  // only evaluated on, never fitted or chosen on; may be empty
+};
+
+struct UnusablePair {
+  std::string item;    // "pairs[3]" or "held_out_pairs[0]"
+  std::string reason;  // for the operator
+};
+
+// What a fit would work with, known without a pass through the model.
+struct FitPreview {
+  int64_t training = 0, validation = 0, held_out = 0;  // usable pairs
+  std::vector<UnusablePair> unusable;                  // in order
+  std::string objective;                               // "pref_mean", ...
+  double rows = 0;  // of forward passes that the fit takes, about; a row with gradients counts as four
 };
 
 struct FitResult {
@@ -90,6 +119,11 @@ class SteeringMethod {
   // INVALID_ARGUMENT (PAIRS_DEGENERATE), CANCELLED, UNAVAILABLE, RESOURCE_EXHAUSTED (DEVICE_OUT_OF_MEMORY). The same
   // input gives the same digest, also after an interruption.
   virtual absl::StatusOr<FitResult> Fit(const FitInput& input, ModelProbe& probe, JobContext& job) const = 0;
+  // Cheap: encodes the pairs and nothing more. INVALID_ARGUMENT (PAIRS_DEGENERATE, FIELD_INVALID) as Fit; UNIMPLEMENTED
+  // for a method that cannot tell.
+  virtual absl::StatusOr<FitPreview> Preview(const FitInput& /*input*/, const ModelProbe& /*probe*/) const {
+    return absl::UnimplementedError("this method gives no preview");
+  }
 };
 
 }  // namespace trimtab

@@ -46,6 +46,19 @@ class Random {
   uint64_t state_;
 };
 
+// A direction without preference: `size` standard normal numbers scaled to unit norm.
+inline std::vector<float> RandomUnitVector(size_t size, uint64_t seed, uint64_t stream) {
+  Random numbers(seed, stream);
+  std::vector<float> vector(size);
+  double squares = 0;
+  for (float& x : vector) {
+    x = static_cast<float>(numbers.Normal());
+    squares += static_cast<double>(x) * x;
+  }
+  for (float& x : vector) x = static_cast<float>(x / std::sqrt(squares));
+  return vector;
+}
+
 }  // namespace trimtab
 
 #endif  // TRIMTAB_STEERING_ATTRIBUTION_RANDOM_H_

@@ -68,7 +68,6 @@ Sample Select(const LayerEvidence& evidence, const std::vector<size_t>& pairs, b
 at::Tensor DirectionOf(const LayerEvidence& evidence, const std::vector<size_t>& pairs, const GrainsConfig& config) {
   Sample sample = Select(evidence, pairs, config.combine() == GrainsConfig::COMBINE_PAPER);
   const at::Tensor gradient = Unit(sample.gradient);
-  if (config.combine() == GrainsConfig::COMBINE_MARGIN_GRADIENT) return gradient.to(at::kFloat);
   if (sample.rows.size(0) == 0) return at::zeros_like(gradient).to(at::kFloat);
   if (config.orientation() == GrainsConfig::ORIENTATION_PER_ROW_MARGIN_GRADIENT) {
     const at::Tensor dots = at::matmul(sample.rows, gradient);  // [M]
@@ -93,6 +92,9 @@ at::Tensor DirectionOf(const LayerEvidence& evidence, const std::vector<size_t>&
   direction = Unit(direction);
   const at::Tensor reference = config.orientation() == GrainsConfig::ORIENTATION_MEAN_DELTA ? sample.Mean() : gradient;
   if (at::matmul(direction, reference).item<double>() < 0) direction = -direction;
+  if (const double share = config.gradient_share(); share > 0) {
+    direction = Unit((1 - share) * direction + share * gradient);
+  }
   return direction.to(at::kFloat);
 }
 
@@ -117,7 +119,7 @@ float StabilityOf(const LayerEvidence& evidence, const LayerDirection& direction
   return static_cast<float>(BootstrapStability(
       fitted, evidence.weights.size(),
       [&](const std::vector<size_t>& pairs) { return DirectionOf(evidence, pairs, config); }, kResamples,
-      config.seed()));
+      config.fit().seed()));
 }
 
 double Agreement(const LayerEvidence& evidence) {

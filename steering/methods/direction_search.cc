@@ -7,16 +7,15 @@
 #include "server/base/status_macros.h"
 #include "steering/attribution/random.h"
 #include "steering/methods/effect.h"
-#include "steering/methods/grains_config.h"
+#include "steering/methods/fit_options.h"
+#include "steering/methods/measurements.h"
 
 namespace trimtab {
 namespace {
 
-using methods::v1::GrainsConfig;
-
 constexpr float kFirstRelative = 0.05f, kFirstAbsolute = 5.0f;
 constexpr float kMinRelative = 0.005f, kMaxRelative = 0.3f;
-constexpr float kMaxAbsolute = 1000.0f;
+constexpr float kMinAbsolute = 1e-3f, kMaxAbsolute = 1000.0f;
 constexpr int kMaxKlSteps = 4;
 constexpr double kKlLow = 0.85, kKlHigh = 1.02;  // of the budget: close enough
 constexpr float kRelativeLimit = 0.5f;           // least max_strength of relative vectors
@@ -31,10 +30,22 @@ struct Trial {
   double gain = 0;
 };
 
-bool Relative(const GrainsConfig& config) { return StrengthModeOf(config) == StrengthMode::kRelative; }
+bool Relative(const FitRecipe& recipe) { return StrengthModeOf(recipe.options) == StrengthMode::kRelative; }
 
-SteeringSetting Setting(const GrainsConfig& config, std::shared_ptr<const SteeringVector> vector, float strength) {
-  return {.vector = std::move(vector), .strength = strength, .apply_to = ApplyToOf(config)};
+Operation OperationOf(const FitRecipe& recipe) {
+  return recipe.options.norm() == methods::v1::NORM_NONE ? Operation::kAdd : recipe.preserving;
+}
+
+// What is tried first. An absolute edit's norm is strength times weight.
+float FirstStrength(const FitRecipe& recipe, const DirectionSet& directions) {
+  if (Relative(recipe)) return kFirstRelative;
+  float weight = 0;
+  for (const LayerDirection& layer : directions) weight += layer.weight / static_cast<float>(directions.size());
+  return std::clamp(kFirstAbsolute / std::max(weight, 1e-6f), kMinAbsolute, kMaxAbsolute);
+}
+
+SteeringSetting Setting(const FitRecipe& recipe, std::shared_ptr<const SteeringVector> vector, float strength) {
+  return {.vector = std::move(vector), .strength = strength, .apply_to = ApplyToOf(recipe.options)};
 }
 
 double Mean(const std::vector<double>& values) {
@@ -44,25 +55,26 @@ double Mean(const std::vector<double>& values) {
 }
 
 // The strength at which `vector` costs the budget. The divergence grows about with the square of the strength.
-absl::StatusOr<Trial> FindStrength(const GrainsConfig& config, ModelProbe& probe, size_t candidate,
+absl::StatusOr<Trial> FindStrength(const FitRecipe& recipe, ModelProbe& probe, size_t candidate,
                                    const std::shared_ptr<const SteeringVector>& vector, ProgressMeter& progress,
                                    JobContext& job) {
-  const bool relative = Relative(config);
-  const float low = relative ? kMinRelative : kMinRelative * 10, high = relative ? kMaxRelative : kMaxAbsolute;
-  float strength = relative ? kFirstRelative : kFirstAbsolute;
+  const bool relative = Relative(recipe);
+  const float low = relative ? kMinRelative : kMinAbsolute, high = relative ? kMaxRelative : kMaxAbsolute;
+  float strength = vector->spec().default_strength;
+  const float max_kl = recipe.options.max_kl();
   Trial best{.candidate = candidate, .kl = -1};
   for (int step = 0; step < kMaxKlSteps; ++step) {
-    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<double> kl, probe.NeutralKl({Setting(config, vector, strength)}, job));
+    TRIMTAB_ASSIGN_OR_RETURN(const double kl, MeasureNeutralKl(probe, Setting(recipe, vector, strength), job));
     progress.Add(static_cast<double>(probe.neutral_tokens()));
     // Keep the strongest within the budget; without one, the weakest.
-    const bool fits = kl[0] <= config.max_kl() * kKlHigh;
-    const bool best_fits = best.kl >= 0 && best.kl <= config.max_kl() * kKlHigh;
+    const bool fits = kl <= max_kl * kKlHigh;
+    const bool best_fits = best.kl >= 0 && best.kl <= max_kl * kKlHigh;
     if (best.kl < 0 || (fits && (!best_fits || strength > best.strength)) ||
         (!fits && !best_fits && strength < best.strength)) {
       best.strength = strength;
-      best.kl = kl[0];
+      best.kl = kl;
     }
-    const double ratio = kl[0] / config.max_kl();
+    const double ratio = kl / max_kl;
     if (ratio >= kKlLow && ratio <= kKlHigh) break;
     const double factor = std::clamp(std::sqrt(0.95 / std::max(ratio, 1e-4)), 0.1, 10.0);
     const float next = std::clamp(static_cast<float>(strength * factor), low, high);
@@ -72,28 +84,27 @@ absl::StatusOr<Trial> FindStrength(const GrainsConfig& config, ModelProbe& probe
   return best;
 }
 
-absl::StatusOr<std::vector<Trial>> TrialsOf(const GrainsConfig& config, ModelProbe& probe, size_t candidate,
+absl::StatusOr<std::vector<Trial>> TrialsOf(const FitRecipe& recipe, ModelProbe& probe, size_t candidate,
                                             const std::shared_ptr<const SteeringVector>& vector,
                                             ProgressMeter& progress, JobContext& job) {
-  if (config.candidate_strengths_size() == 0) {
+  if (recipe.options.candidate_strengths_size() == 0) {
     if (!probe.has_neutral_text()) {
-      return std::vector<Trial>{
-          {.candidate = candidate, .strength = Relative(config) ? kFirstRelative : kFirstAbsolute}};
+      return std::vector<Trial>{{.candidate = candidate, .strength = vector->spec().default_strength}};
     }
-    TRIMTAB_ASSIGN_OR_RETURN(const Trial trial, FindStrength(config, probe, candidate, vector, progress, job));
+    TRIMTAB_ASSIGN_OR_RETURN(const Trial trial, FindStrength(recipe, probe, candidate, vector, progress, job));
     return std::vector<Trial>{trial};
   }
-  std::vector<float> strengths(config.candidate_strengths().begin(), config.candidate_strengths().end());
+  std::vector<float> strengths(recipe.options.candidate_strengths().begin(),
+                               recipe.options.candidate_strengths().end());
   std::sort(strengths.begin(), strengths.end());
   std::vector<Trial> trials;
   for (float strength : strengths) {
     Trial trial{.candidate = candidate, .strength = strength};
     if (probe.has_neutral_text()) {
-      TRIMTAB_ASSIGN_OR_RETURN(const std::vector<double> kl, probe.NeutralKl({Setting(config, vector, strength)}, job));
-      trial.kl = kl[0];
+      TRIMTAB_ASSIGN_OR_RETURN(trial.kl, MeasureNeutralKl(probe, Setting(recipe, vector, strength), job));
       progress.Add(static_cast<double>(probe.neutral_tokens()));
       // Stronger ones cost more still; one beyond the budget is kept for the operator to see.
-      if (trial.kl > config.max_kl() && !trials.empty()) break;
+      if (trial.kl > recipe.options.max_kl() && !trials.empty()) break;
     }
     trials.push_back(trial);
   }
@@ -102,30 +113,31 @@ absl::StatusOr<std::vector<Trial>> TrialsOf(const GrainsConfig& config, ModelPro
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const SteeringVector>> MakeVector(const GrainsConfig& config, const ModelProbe& probe,
+absl::StatusOr<std::shared_ptr<const SteeringVector>> MakeVector(const FitRecipe& recipe, const ModelProbe& probe,
                                                                  DirectionSet directions, float strength) {
   const float limit = kLimitOverDefault * strength;
   return SteeringVector::Create({.model_fingerprint = probe.fingerprint(),
-                                 .method = "grains",
-                                 .operation = OperationOf(config),
-                                 .strength_mode = StrengthModeOf(config),
-                                 .apply_to = ApplyToOf(config),
+                                 .method = recipe.method,
+                                 .site = recipe.site,
+                                 .operation = OperationOf(recipe),
+                                 .strength_mode = StrengthModeOf(recipe.options),
+                                 .apply_to = ApplyToOf(recipe.options),
                                  .default_strength = strength,
-                                 .max_strength = Relative(config) ? std::max(limit, kRelativeLimit) : limit,
+                                 .max_strength = Relative(recipe) ? std::max(limit, kRelativeLimit) : limit,
                                  .hidden_size = probe.hidden_size(),
                                  .layers = std::move(directions)});
 }
 
-absl::StatusOr<SearchResult> SearchDirections(const GrainsConfig& config, ModelProbe& probe,
+absl::StatusOr<SearchResult> SearchDirections(const FitRecipe& recipe, ModelProbe& probe,
                                               const std::vector<DirectionSet>& candidates,
                                               const std::vector<const EncodedPair*>& validation, MarginKind kind,
                                               ProgressMeter& progress, JobContext& job) {
   std::vector<Trial> trials;
   std::vector<std::shared_ptr<const SteeringVector>> vectors;
   for (size_t c = 0; c < candidates.size(); ++c) {
-    TRIMTAB_ASSIGN_OR_RETURN(vectors.emplace_back(), MakeVector(config, probe, candidates[c],
-                                                                Relative(config) ? kFirstRelative : kFirstAbsolute));
-    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<Trial> own, TrialsOf(config, probe, c, vectors[c], progress, job));
+    TRIMTAB_ASSIGN_OR_RETURN(vectors.emplace_back(),
+                             MakeVector(recipe, probe, candidates[c], FirstStrength(recipe, candidates[c])));
+    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<Trial> own, TrialsOf(recipe, probe, c, vectors[c], progress, job));
     trials.insert(trials.end(), own.begin(), own.end());
   }
 
@@ -134,18 +146,18 @@ absl::StatusOr<SearchResult> SearchDirections(const GrainsConfig& config, ModelP
   const auto measure = [&](float sign) -> absl::Status {
     std::vector<SteeringSetting> settings = {{}};
     for (const Trial& trial : trials) {
-      settings.push_back(Setting(config, vectors[trial.candidate], sign * trial.strength));
+      settings.push_back(Setting(recipe, vectors[trial.candidate], sign * trial.strength));
     }
-    TRIMTAB_ASSIGN_OR_RETURN(const auto by_pair, probe.SteeredMargins(validation, kind, settings, job));
+    TRIMTAB_ASSIGN_OR_RETURN(const auto by_pair, MeasureMargins(probe, validation, kind, settings, job));
     margins.assign(settings.size(), {});
     for (const std::vector<double>& pair : by_pair) {
       for (size_t s = 0; s < settings.size(); ++s) margins[s].push_back(pair[s]);
     }
     for (size_t t = 0; t < trials.size(); ++t) trials[t].gain = Mean(margins[t + 1]) - Mean(margins[0]);
-    progress.Add(SteeredCost(config, validation, settings.size()));
+    progress.Add(SteeredCost(recipe, validation, settings.size()));
     return absl::OkStatus();
   };
-  const auto fits = [&](const Trial& trial) { return trial.kl <= config.max_kl() * kKlHigh; };
+  const auto fits = [&](const Trial& trial) { return trial.kl <= recipe.options.max_kl() * kKlHigh; };
   // Within the budget the largest gain; if nothing is within it, the cheapest.
   const auto best_of = [&]() {
     size_t best = 0;
@@ -196,36 +208,32 @@ absl::StatusOr<SearchResult> SearchDirections(const GrainsConfig& config, ModelP
   result.strength = trials[best].strength;
   result.kl = trials[best].kl;
   if (result.reversed && probe.has_neutral_text()) {
-    TRIMTAB_ASSIGN_OR_RETURN(const std::vector<double> kl,
-                             probe.NeutralKl({Setting(config, vectors[result.chosen], -result.strength)}, job));
-    trials[best].kl = result.kl = kl[0];
+    TRIMTAB_ASSIGN_OR_RETURN(result.kl,
+                             MeasureNeutralKl(probe, Setting(recipe, vectors[result.chosen], -result.strength), job));
+    trials[best].kl = result.kl;
   }
   result.over_budget = !fits(trials[best]);
   result.validation = SummarizeEffect(margins[0], margins[best + 1]);
+  for (size_t p = 0; p < validation.size(); ++p) result.gains.push_back(margins[best + 1][p] - margins[0][p]);
   return result;
 }
 
-absl::StatusOr<std::vector<double>> RandomControl(const GrainsConfig& config, const ModelProbe& probe,
+absl::StatusOr<std::vector<double>> RandomControl(const FitRecipe& recipe, const ModelProbe& probe,
                                                   const DirectionSet& directions, float strength,
                                                   const std::vector<const EncodedPair*>& pairs, MarginKind kind,
                                                   JobContext& job) {
   std::vector<SteeringSetting> settings = {{}};
-  for (int r = 0; r < config.random_directions(); ++r) {
+  for (int r = 0; r < recipe.options.random_directions(); ++r) {
     DirectionSet random = directions;
     for (size_t l = 0; l < random.size(); ++l) {
       // Streams apart from those of attribution and resampling.
-      Random numbers(config.seed(), (uint64_t{1} << 32) + static_cast<uint64_t>(r) * random.size() + l);
-      double squares = 0;
-      for (float& x : random[l].direction) {
-        x = static_cast<float>(numbers.Normal());
-        squares += static_cast<double>(x) * x;
-      }
-      for (float& x : random[l].direction) x = static_cast<float>(x / std::sqrt(squares));
+      random[l].direction = RandomUnitVector(random[l].direction.size(), recipe.options.seed(),
+                                             (uint64_t{1} << 32) + static_cast<uint64_t>(r) * random.size() + l);
     }
-    TRIMTAB_ASSIGN_OR_RETURN(auto vector, MakeVector(config, probe, std::move(random), strength));
-    settings.push_back(Setting(config, std::move(vector), strength));
+    TRIMTAB_ASSIGN_OR_RETURN(auto vector, MakeVector(recipe, probe, std::move(random), strength));
+    settings.push_back(Setting(recipe, std::move(vector), strength));
   }
-  TRIMTAB_ASSIGN_OR_RETURN(const auto margins, probe.SteeredMargins(pairs, kind, settings, job));
+  TRIMTAB_ASSIGN_OR_RETURN(const auto margins, MeasureMargins(probe, pairs, kind, settings, job));
   std::vector<double> gains(settings.size() - 1, 0.0);
   for (const std::vector<double>& pair : margins) {
     for (size_t r = 0; r < gains.size(); ++r) gains[r] += (pair[r + 1] - pair[0]) / static_cast<double>(margins.size());
@@ -233,20 +241,21 @@ absl::StatusOr<std::vector<double>> RandomControl(const GrainsConfig& config, co
   return gains;
 }
 
-double SearchCost(const GrainsConfig& config, const ModelProbe& probe, size_t candidates,
+double SearchCost(const FitRecipe& recipe, const ModelProbe& probe, size_t candidates,
                   const std::vector<const EncodedPair*>& validation) {
-  const double strengths = config.candidate_strengths_size() > 0 ? config.candidate_strengths_size() : kExpectedKlSteps;
-  const double settings = config.candidate_strengths_size() > 0 ? config.candidate_strengths_size() : 1;
+  const double strengths =
+      recipe.options.candidate_strengths_size() > 0 ? recipe.options.candidate_strengths_size() : kExpectedKlSteps;
+  const double settings = recipe.options.candidate_strengths_size() > 0 ? recipe.options.candidate_strengths_size() : 1;
   const auto count = static_cast<double>(candidates);
   return static_cast<double>(probe.neutral_tokens()) * strengths * count +
-         SteeredCost(config, validation, static_cast<size_t>(settings * count) + 1);
+         SteeredCost(recipe, validation, static_cast<size_t>(settings * count) + 1);
 }
 
-double SteeredCost(const GrainsConfig& config, const std::vector<const EncodedPair*>& pairs, size_t settings) {
+double SteeredCost(const FitRecipe& recipe, const std::vector<const EncodedPair*>& pairs, size_t settings) {
   double rows = 0;
   for (const EncodedPair* pair : pairs) {
     const auto tokens = static_cast<double>(pair->tokens()), prompt = static_cast<double>(pair->prompt.size());
-    const double shared = ApplyToOf(config) == ApplyTo::kAll ? 0 : prompt;
+    const double shared = ApplyToOf(recipe.options) == ApplyTo::kAll ? 0 : prompt;
     rows += shared + static_cast<double>(settings) * (tokens - shared);
   }
   return rows;

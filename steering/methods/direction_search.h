@@ -7,15 +7,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "steering/methods/direction_source.h"
 #include "steering/methods/progress.h"
 #include "steering/model_probe.h"
 #include "steering/steering_method.h"
-#include "trimtab/methods/v1/grains.pb.h"
 
 namespace trimtab {
-
-// Layers that are steered together; one in the usual case.
-using DirectionSet = std::vector<LayerDirection>;
 
 struct SearchResult {
   DirectionSet directions;  // the chosen ones, turned round when the validation pairs said so
@@ -23,35 +20,34 @@ struct SearchResult {
   float strength = 0;
   double kl = 0;  // at that strength; 0 without neutral text
   EffectSummary validation;
+  std::vector<double> gains;          // change of each validation pair's margin, nats per token
   std::vector<StrengthPoint> points;  // all that was measured
   bool reversed = false;              // every candidate lost on the validation pairs, and its reverse gains
   bool over_budget = false;           // no strength within max_kl was found
 };
 
-// The vector that applies `directions` as `resolved` says. `max_strength` is chosen from `strength`.
-absl::StatusOr<std::shared_ptr<const SteeringVector>> MakeVector(const methods::v1::GrainsConfig& resolved,
-                                                                 const ModelProbe& probe, DirectionSet directions,
-                                                                 float strength);
+// The vector that applies `directions` as `recipe` says. `max_strength` is chosen from `strength`.
+absl::StatusOr<std::shared_ptr<const SteeringVector>> MakeVector(const FitRecipe& recipe, const ModelProbe& probe,
+                                                                 DirectionSet directions, float strength);
 
-// `kind` is the margin that is compared, per token. Strengths are the configuration's candidates, else for each
+// `kind` is the margin that is compared, per token. Strengths are the options' candidates, else for each
 // candidate the one that costs max_kl (found by a few measurements), else, without neutral text, a cautious one.
-absl::StatusOr<SearchResult> SearchDirections(const methods::v1::GrainsConfig& resolved, ModelProbe& probe,
+absl::StatusOr<SearchResult> SearchDirections(const FitRecipe& recipe, ModelProbe& probe,
                                               const std::vector<DirectionSet>& candidates,
                                               const std::vector<const EncodedPair*>& validation, MarginKind kind,
                                               ProgressMeter& progress, JobContext& job);
 
-// Gains of `resolved.random_directions()` random directions in the place of `directions`, at the same strength: mean
-// over `pairs` for each.
-absl::StatusOr<std::vector<double>> RandomControl(const methods::v1::GrainsConfig& resolved, const ModelProbe& probe,
+// Gains of `recipe.options.random_directions()` random directions in the place of `directions`, at the same strength:
+// mean over `pairs` for each.
+absl::StatusOr<std::vector<double>> RandomControl(const FitRecipe& recipe, const ModelProbe& probe,
                                                   const DirectionSet& directions, float strength,
                                                   const std::vector<const EncodedPair*>& pairs, MarginKind kind,
                                                   JobContext& job);
 
 // Rows of forward passes.
-double SearchCost(const methods::v1::GrainsConfig& resolved, const ModelProbe& probe, size_t candidates,
+double SearchCost(const FitRecipe& recipe, const ModelProbe& probe, size_t candidates,
                   const std::vector<const EncodedPair*>& validation);
-double SteeredCost(const methods::v1::GrainsConfig& resolved, const std::vector<const EncodedPair*>& pairs,
-                   size_t settings);
+double SteeredCost(const FitRecipe& recipe, const std::vector<const EncodedPair*>& pairs, size_t settings);
 
 }  // namespace trimtab
 

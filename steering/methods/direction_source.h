@@ -9,7 +9,9 @@
 //        absl::StatusOr<FitRecipe> XRecipe(const methods::v1::XConfig& config);
 //      which checks the configuration (ConfigChecker, ResolveFitOptions: all violations at once) and says method, site
 //      and source.
-//   3. one line in builtin_methods.cc: MakePipelineMethod("x", name, description, &XRecipe).
+//   3. one line in builtin_methods.cc: MakePipelineMethod("x", name, description, &XRecipe); and XConfig among the
+//   linked
+//      types of tools/trimctl/json_output.cc.
 // margin_gradient.cc is the smallest one.
 #ifndef TRIMTAB_STEERING_METHODS_DIRECTION_SOURCE_H_
 #define TRIMTAB_STEERING_METHODS_DIRECTION_SOURCE_H_
@@ -71,8 +73,10 @@ class DirectionSource {
 
 // A method with its options, ready to fit any pairs. Const once made; several fits may run from one.
 struct FitRecipe {
-  std::string method;               // "grains"; becomes the vector's
-  Site site = Site::kBlockOutput;   // where the directions are added
+  std::string method;              // "grains"; becomes the vector's
+  Site site = Site::kBlockOutput;  // where the directions are added
+  // The vector's operation unless the options say NORM_NONE.
+  Operation preserving = Operation::kAddPreserveNorm;
   bool all_layers = false;          // without layers in the options, every block is steered together
   methods::v1::FitOptions options;  // resolved (ResolveFitOptions)
   std::string resolved_config;      // serialized configuration, defaults filled in

@@ -43,6 +43,7 @@ EffectSummary SummarizeEffect(const std::vector<double>& before, const std::vect
     margin += before[i];
     summary.accuracy_before += before[i] > 0 ? 1 / n : 0;
     summary.accuracy_after += after[i] > 0 ? 1 / n : 0;
+    summary.anti_steerable_share += after[i] < before[i] ? 1 / n : 0;
   }
   const MeanInterval gain = MeanWithInterval(gains);
   summary.margin_before = static_cast<float>(margin / n);

@@ -13,7 +13,7 @@
 namespace trimtab {
 namespace {
 
-using methods::v1::GrainsConfig;
+using methods::v1::FitOptions;
 
 constexpr size_t kMinTraining = 4, kMinValidation = 2;
 constexpr int64_t kLengthDifference = 4;  // median, in tokens, above which sums would reward short answers
@@ -27,7 +27,7 @@ absl::Status CheckTexts(const PreferencePair& pair, bool preference) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<EncodedPair> EncodeUsable(const GrainsConfig& config, const PreferencePair& pair, bool preference,
+absl::StatusOr<EncodedPair> EncodeUsable(const FitOptions& options, const PreferencePair& pair, bool preference,
                                          const ModelProbe& probe) {
   TRIMTAB_RETURN_IF_ERROR(CheckTexts(pair, preference));
   TRIMTAB_ASSIGN_OR_RETURN(EncodedPair encoded, probe.Encode(pair));
@@ -36,34 +36,34 @@ absl::StatusOr<EncodedPair> EncodeUsable(const GrainsConfig& config, const Prefe
   }
   if (!preference) encoded.dispreferred.clear();
   if (encoded.candidates.empty()) return absl::InvalidArgumentError("the user's message has no tokens");
-  if (encoded.tokens() > config.max_pair_tokens()) {
+  if (encoded.tokens() > options.max_pair_tokens()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("has ", encoded.tokens(), " tokens, at most ", config.max_pair_tokens(), " are allowed"));
+        absl::StrCat("has ", encoded.tokens(), " tokens, at most ", options.max_pair_tokens(), " are allowed"));
   }
   return encoded;
 }
 
-bool WantsPreference(const GrainsConfig& config, const std::vector<PreferencePair>& pairs) {
-  switch (config.objective()) {
-    case GrainsConfig::OBJECTIVE_KIND_LIKELIHOOD_SUM:
-    case GrainsConfig::OBJECTIVE_KIND_LIKELIHOOD_MEAN:
+bool WantsPreference(const FitOptions& options, const std::vector<PreferencePair>& pairs) {
+  switch (options.objective()) {
+    case methods::v1::OBJECTIVE_KIND_LIKELIHOOD_SUM:
+    case methods::v1::OBJECTIVE_KIND_LIKELIHOOD_MEAN:
       return false;
-    case GrainsConfig::OBJECTIVE_KIND_UNSPECIFIED:
+    case methods::v1::OBJECTIVE_KIND_UNSPECIFIED:
       return std::any_of(pairs.begin(), pairs.end(), [](const PreferencePair& p) { return !p.dispreferred.empty(); });
     default:
       return true;
   }
 }
 
-MarginKind ChooseKind(const GrainsConfig& config, bool preference, const std::vector<FitPair>& pairs) {
-  switch (config.objective()) {
-    case GrainsConfig::OBJECTIVE_KIND_PREF_SUM:
+MarginKind ChooseKind(const FitOptions& options, bool preference, const std::vector<FitPair>& pairs) {
+  switch (options.objective()) {
+    case methods::v1::OBJECTIVE_KIND_PREF_SUM:
       return MarginKind::kPrefSum;
-    case GrainsConfig::OBJECTIVE_KIND_PREF_MEAN:
+    case methods::v1::OBJECTIVE_KIND_PREF_MEAN:
       return MarginKind::kPrefMean;
-    case GrainsConfig::OBJECTIVE_KIND_LIKELIHOOD_SUM:
+    case methods::v1::OBJECTIVE_KIND_LIKELIHOOD_SUM:
       return MarginKind::kLikelihoodSum;
-    case GrainsConfig::OBJECTIVE_KIND_LIKELIHOOD_MEAN:
+    case methods::v1::OBJECTIVE_KIND_LIKELIHOOD_MEAN:
       return MarginKind::kLikelihoodMean;
     default:
       break;
@@ -79,8 +79,8 @@ MarginKind ChooseKind(const GrainsConfig& config, bool preference, const std::ve
   return *middle > kLengthDifference ? MarginKind::kPrefMean : MarginKind::kPrefSum;
 }
 
-size_t ValidationCount(const GrainsConfig& config, size_t usable) {
-  const auto wanted = static_cast<size_t>(std::lround(config.validation_fraction() * static_cast<float>(usable)));
+size_t ValidationCount(const FitOptions& options, size_t usable) {
+  const auto wanted = static_cast<size_t>(std::lround(options.validation_fraction() * static_cast<float>(usable)));
   const size_t most = usable > kMinTraining ? usable - kMinTraining : 0;
   const size_t count = std::min(wanted, most);
   return count < kMinValidation ? 0 : count;
@@ -93,16 +93,16 @@ absl::Status PairsDegenerate(std::string_view message, int64_t usable) {
                      {{"usable_pairs", absl::StrCat(usable)}});
 }
 
-absl::StatusOr<FitPairs> PreparePairs(const GrainsConfig& config, const FitInput& input, const ModelProbe& probe,
-                                      ProgressMeter& progress, JobContext& job) {
-  const bool preference = WantsPreference(config, input.pairs);
+absl::StatusOr<FitPairs> PreparePairs(const FitOptions& options, const FitInput& input, const ModelProbe& probe,
+                                      const std::function<absl::Status()>& checkpoint) {
+  const bool preference = WantsPreference(options, input.pairs);
   FitPairs result;
   std::vector<FitPair> usable;
   for (size_t i = 0; i < input.pairs.size(); ++i) {
-    if (i % kCheckpointEvery == 0) TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
-    absl::StatusOr<EncodedPair> encoded = EncodeUsable(config, input.pairs[i], preference, probe);
+    if (checkpoint && i % kCheckpointEvery == 0) TRIMTAB_RETURN_IF_ERROR(checkpoint());
+    absl::StatusOr<EncodedPair> encoded = EncodeUsable(options, input.pairs[i], preference, probe);
     if (!encoded.ok()) {
-      progress.Fail(absl::StrCat("pairs[", i, "]"), std::string(encoded.status().message()));
+      result.unusable.push_back({absl::StrCat("pairs[", i, "]"), std::string(encoded.status().message())});
       ++result.left_out;
       continue;
     }
@@ -120,11 +120,11 @@ absl::StatusOr<FitPairs> PreparePairs(const GrainsConfig& config, const FitInput
                                         " pairs can be used, at least ", kMinTraining, " are needed"),
                            static_cast<int64_t>(usable.size()));
   }
-  result.kind = ChooseKind(config, preference, usable);
+  result.kind = ChooseKind(options, preference, usable);
   result.report_kind = preference ? MarginKind::kPrefMean : MarginKind::kLikelihoodMean;
 
-  const size_t validation = ValidationCount(config, usable.size());
-  const std::vector<size_t> order = Random(config.seed(), kSplitStream).Permutation(usable.size());
+  const size_t validation = ValidationCount(options, usable.size());
+  const std::vector<size_t> order = Random(options.seed(), kSplitStream).Permutation(usable.size());
   std::vector<size_t> chosen(order.begin(), order.begin() + static_cast<ptrdiff_t>(validation));
   std::sort(chosen.begin(), chosen.end());
   size_t next = 0;
@@ -137,15 +137,29 @@ absl::StatusOr<FitPairs> PreparePairs(const GrainsConfig& config, const FitInput
     }
   }
   for (size_t i = 0; i < input.held_out_pairs.size(); ++i) {
-    if (i % kCheckpointEvery == 0) TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
-    absl::StatusOr<EncodedPair> encoded = EncodeUsable(config, input.held_out_pairs[i], preference, probe);
+    if (checkpoint && i % kCheckpointEvery == 0) TRIMTAB_RETURN_IF_ERROR(checkpoint());
+    absl::StatusOr<EncodedPair> encoded = EncodeUsable(options, input.held_out_pairs[i], preference, probe);
     if (encoded.ok()) {
       result.held_out.push_back(*std::move(encoded));
     } else {
-      progress.Fail(absl::StrCat("held_out_pairs[", i, "]"), std::string(encoded.status().message()));
+      result.unusable.push_back({absl::StrCat("held_out_pairs[", i, "]"), std::string(encoded.status().message())});
     }
   }
   return result;
+}
+
+std::vector<const EncodedPair*> ValidationPairs(const FitPairs& pairs) {
+  std::vector<const EncodedPair*> chosen;
+  for (const EncodedPair& pair : pairs.validation) chosen.push_back(&pair);
+  if (!chosen.empty()) return chosen;
+  for (const FitPair& pair : pairs.training) chosen.push_back(&pair.encoded);
+  return chosen;
+}
+
+std::vector<const EncodedPair*> HeldOutPairs(const FitPairs& pairs) {
+  std::vector<const EncodedPair*> held_out;
+  for (const EncodedPair& pair : pairs.held_out) held_out.push_back(&pair);
+  return held_out;
 }
 
 }  // namespace trimtab

@@ -8,13 +8,10 @@
 namespace trimtab {
 namespace {
 
-using methods::v1::GrainsConfig;
-
 // Below these, agreement of the pairs predicts that steering is unreliable (steering.md A6).
 constexpr float kMinCosineToMean = 0.5f, kMinStability = 0.7f;
-constexpr double kMinAgreement = 0.6;
+constexpr float kMaxAntiSteerable = 0.4f;
 constexpr int64_t kFewPairs = 20;
-constexpr double kLowConfidenceShare = 0.25;
 
 void AddEffect(const FitFindings& f, std::vector<std::string>& warnings) {
   const FitReport& report = f.report;
@@ -31,7 +28,13 @@ void AddEffect(const FitFindings& f, std::vector<std::string>& warnings) {
         "negative (95 %% interval %.3f to %.3f).",
         report.held_out.pairs, report.held_out.margin_gain, report.held_out.ci_low, report.held_out.ci_high));
   }
-  const float gain = held_out ? report.held_out.margin_gain : report.validation.margin_gain;
+  const EffectSummary& effect = held_out ? report.held_out : report.validation;
+  if (effect.pairs > 0 && effect.anti_steerable_share >= kMaxAntiSteerable) {
+    warnings.push_back(absl::StrFormat("Steering moves %.0f %% of the %d %s pairs against the objective.",
+                                       100 * effect.anti_steerable_share, effect.pairs,
+                                       held_out ? "held-out" : "validation"));
+  }
+  const float gain = effect.margin_gain;
   if (report.random_directions > 0 && gain <= report.random_gain_max) {
     warnings.push_back(absl::StrFormat(
         "The best of %d random directions does as well (%.3f against %.3f nats per token at the same strength).",
@@ -62,29 +65,17 @@ std::vector<std::string> FitWarnings(const FitFindings& f) {
   if (f.training < kFewPairs) {
     warnings.push_back(absl::StrCat("Only ", f.training, " training pairs: expect a rough direction."));
   }
-  if (static_cast<double>(f.report.low_confidence_pairs) > kLowConfidenceShare * static_cast<double>(f.training)) {
-    warnings.push_back(absl::StrCat("The attribution of ", f.report.low_confidence_pairs,
-                                    " pairs misses the completeness tolerance."));
-  }
-  // A direction taken from the deltas alone rests on their agreement; the gradient's projection does not.
-  const bool from_deltas = f.config.combine() == GrainsConfig::COMBINE_PAIRED ||
-                           f.config.combine() == GrainsConfig::COMBINE_PAPER ||
-                           f.config.combine() == GrainsConfig::COMBINE_MEAN;
-  const auto disagree = [&](const LayerDirection& d) { return from_deltas && d.cosine_to_mean < kMinCosineToMean; };
-  if (std::any_of(f.directions.begin(), f.directions.end(), disagree)) {
-    warnings.push_back("The pairs disagree about the direction (cosine to their mean below 0.5).");
-  }
-  if (f.agreement < kMinAgreement) {
-    warnings.push_back(absl::StrFormat(
-        "Masking moves only %.0f %% of the pairs the way of the preference's gradient: the prompts may not be what the "
-        "preference hangs on.",
-        100 * f.agreement));
-  }
   const auto unstable = [](const LayerDirection& d) { return d.bootstrap_stability < kMinStability; };
   if (std::any_of(f.directions.begin(), f.directions.end(), unstable)) {
     warnings.push_back("The direction changes with the choice of pairs (stability below 0.7): more pairs would help.");
   }
   return warnings;
+}
+
+std::vector<std::string> DisagreementWarnings(const std::vector<LayerDirection>& directions) {
+  const auto disagrees = [](const LayerDirection& d) { return d.cosine_to_mean < kMinCosineToMean; };
+  if (std::none_of(directions.begin(), directions.end(), disagrees)) return {};
+  return {"The pairs disagree about the direction (cosine to their mean below 0.5)."};
 }
 
 }  // namespace trimtab

@@ -7,16 +7,13 @@
 #include <vector>
 
 #include "steering/steering_method.h"
-#include "trimtab/methods/v1/grains.pb.h"
 
 namespace trimtab {
 
 struct FitFindings {
-  const methods::v1::GrainsConfig& config;
   const FitReport& report;
   const std::vector<LayerDirection>& directions;
   int64_t left_out = 0;
-  double agreement = 1;  // of the pairs' deltas with the mean gradient (Agreement)
   int64_t training = 0;
   bool reversed = false;
   bool over_budget = false;
@@ -24,7 +21,11 @@ struct FitFindings {
   bool has_neutral_text = false;
 };
 
+// Whatever the method is.
 std::vector<std::string> FitWarnings(const FitFindings& findings);
+
+// For directions that come from the pairs' differences alone: empty unless some direction disagrees with their mean.
+std::vector<std::string> DisagreementWarnings(const std::vector<LayerDirection>& directions);
 
 }  // namespace trimtab
 

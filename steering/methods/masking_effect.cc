@@ -36,7 +36,7 @@ absl::StatusOr<MaskingEffect> MeasureMaskingEffect(const methods::v1::GrainsConf
   for (size_t p = 0; p < pairs.size(); ++p) {
     TRIMTAB_ASSIGN_OR_RETURN(const PairScores scores, AttributePair(resolved, probe, pairs[p], kind, p, job));
     if (scores.sides.positive.empty() || scores.sides.negative.empty()) continue;
-    Random random(resolved.seed(), kRandomStream + p);
+    Random random(resolved.fit().seed(), kRandomStream + p);
     TRIMTAB_ASSIGN_OR_RETURN(
         const std::vector<double> control,
         probe.MaskedMargins(pairs[p], kind,

@@ -2,13 +2,20 @@
 
 #include <ATen/ops/zeros_like.h>
 
+#include <array>
+#include <cstring>
+#include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "server/base/hash.h"
 #include "server/base/status_macros.h"
 #include "steering/attribution/integrated_gradients.h"
 #include "steering/attribution/occlusion.h"
+#include "steering/attribution/smoothgrad.h"
 #include "steering/byte_io.h"
 #include "steering/methods/grains_config.h"
+#include "steering/methods/measurements.h"
 
 namespace trimtab {
 namespace {
@@ -77,9 +84,23 @@ absl::Status Score(const GrainsConfig& config, const ModelProbe& probe, const En
           GradientTimesDifference(gradient[0], prompt, PathBaseline(config, probe, pair, prompt), pair.candidates);
       return absl::OkStatus();
     }
+    case GrainsConfig::ATTRIBUTION_KIND_SMOOTHGRAD: {
+      result.attribution = "smoothgrad";
+      const at::Tensor prompt = probe.Embed(pair.prompt);
+      const auto gradients = [&](const at::Tensor& embeddings) {
+        return probe.PromptGradients(pair, kind, embeddings, job);
+      };
+      TRIMTAB_ASSIGN_OR_RETURN(
+          result.scores,
+          SmoothGrad(
+              prompt, PathBaseline(config, probe, pair, prompt), pair.candidates,
+              {.samples = config.samples(), .noise = config.noise(), .seed = config.fit().seed(), .stream = stream},
+              gradients));
+      return absl::OkStatus();
+    }
     case GrainsConfig::ATTRIBUTION_KIND_RANDOM:
       result.attribution = "random";
-      result.scores = RandomScores(pair.candidates.size(), config.seed(), stream);
+      result.scores = RandomScores(pair.candidates.size(), config.fit().seed(), stream);
       return absl::OkStatus();
     default:
       return ScoreByOcclusion(config, probe, pair, kind, job, result);
@@ -143,6 +164,42 @@ absl::StatusOr<PairScores> AttributePair(const GrainsConfig& config, const Model
   return result;
 }
 
+absl::StatusOr<PairScores> AttributePairOnce(const GrainsConfig& config, const ModelProbe& probe,
+                                             const EncodedPair& pair, MarginKind kind, JobContext& job) {
+  // Only what scores and sides depend on: fits that differ in other things share the result.
+  GrainsConfig own;
+  own.set_attribution(ChooseAttribution(config, pair.candidates.size()));
+  own.set_baseline(config.baseline());
+  own.set_quadrature(config.quadrature());
+  own.set_steps(config.steps());
+  own.set_max_points(config.max_points());
+  own.set_completeness_tolerance(config.completeness_tolerance());
+  own.set_k(config.k());
+  own.set_rho(config.rho());
+  own.set_mask(config.mask());
+  own.set_samples(config.samples());
+  own.set_noise(config.noise());
+  if (own.attribution() == GrainsConfig::ATTRIBUTION_KIND_RANDOM ||
+      own.attribution() == GrainsConfig::ATTRIBUTION_KIND_SMOOTHGRAD) {
+    own.mutable_fit()->set_seed(config.fit().seed());
+  }
+  Sha256 hash;
+  UpdateWithProbe(probe, hash);
+  hash.UpdateField(own.SerializeAsString());
+  hash.UpdateField(MarginKindName(kind));
+  UpdateWithPair(pair, hash);
+  const std::array<uint8_t, 32> digest = hash.Finish();
+  uint64_t stream = 0;
+  std::memcpy(&stream, digest.data(), sizeof(stream));
+  const std::string key = absl::StrCat("attribution/", ToHex(digest.data(), digest.size()));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::optional<std::string> saved, job.LoadPartial(key));
+  PairScores scores;
+  if (saved.has_value() && scores.Parse(*saved)) return scores;
+  TRIMTAB_ASSIGN_OR_RETURN(scores, AttributePair(config, probe, pair, kind, stream, job));
+  TRIMTAB_RETURN_IF_ERROR(job.SavePartial(key, scores.Serialize()));
+  return scores;
+}
+
 double AttributionCost(const GrainsConfig& config, const EncodedPair& pair) {
   const auto tokens = static_cast<double>(pair.tokens());
   const auto candidates = static_cast<double>(pair.candidates.size());
@@ -155,6 +212,8 @@ double AttributionCost(const GrainsConfig& config, const EncodedPair& pair) {
     }
     case GrainsConfig::ATTRIBUTION_KIND_GRADIENT:
       return masked + kGradientCost * tokens;
+    case GrainsConfig::ATTRIBUTION_KIND_SMOOTHGRAD:
+      return masked + kGradientCost * config.samples() * tokens;
     case GrainsConfig::ATTRIBUTION_KIND_RANDOM:
       return masked;
     default:

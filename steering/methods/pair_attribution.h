@@ -18,7 +18,8 @@
 namespace trimtab {
 
 struct PairScores {
-  std::string attribution;     // what scored it: "occlusion", "integrated_gradients", "gradient" or "random"
+  std::string attribution;     // what scored it: "occlusion", "integrated_gradients", "gradient",
+                               // "smoothgrad" or "random"
   std::vector<double> scores;  // of the pair's candidates, nats
   MaskedSides sides;
   double margin = 0;                                // F of the whole prompt
@@ -43,6 +44,10 @@ at::Tensor MaskOf(const methods::v1::GrainsConfig& resolved, const ModelProbe& p
 // adaptive rule is replaced by occlusion and marked. Errors: those of the job's checkpoints.
 absl::StatusOr<PairScores> AttributePair(const methods::v1::GrainsConfig& resolved, const ModelProbe& probe,
                                          const EncodedPair& pair, MarginKind kind, uint64_t stream, JobContext& job);
+
+// The same, kept as a partial result of the job under what it depends on.
+absl::StatusOr<PairScores> AttributePairOnce(const methods::v1::GrainsConfig& resolved, const ModelProbe& probe,
+                                             const EncodedPair& pair, MarginKind kind, JobContext& job);
 
 // Rows of forward passes that AttributePair is expected to take; rows with gradients count four times.
 double AttributionCost(const methods::v1::GrainsConfig& resolved, const EncodedPair& pair);

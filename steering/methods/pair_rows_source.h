@@ -18,10 +18,11 @@ namespace trimtab {
 
 // What is measured of every training pair.
 struct RowRequest {
-  // Everything that the numbers depend on beyond the model, the pairs' tokens and the batch size: names the partial
-  // results. Fits that measure the same of the same pairs share them.
+  // Everything that the numbers depend on beyond the model, site, layers, the pairs' tokens and the batch size: names
+  // the partial results. Fits that measure the same of the same pairs share them.
   std::string key;
-  std::vector<int64_t> shape;  // of one pair's numbers, for example {layers, hidden}
+  std::function<std::string(const FitPair& pair)> pair_key;  // the same of one pair; may be null
+  std::vector<int64_t> shape;                                // of one pair's numbers, for example {layers, hidden}
   // Numbers of `count` pairs: float32 [count, shape...].
   std::function<at::Tensor(const FitPair* pairs, size_t count)> measure;
   std::function<double(const EncodedPair& pair)> cost;  // rows of forward passes
@@ -35,15 +36,15 @@ absl::StatusOr<at::Tensor> CollectRows(const FitContext& context, const RowReque
 // Gradient of F of every training pair with respect to a relative edit at context.site (ModelProbe::SteeringGradients):
 // float32 [P, layers, hidden].
 absl::StatusOr<at::Tensor> CollectMarginGradients(const FitContext& context);
+RowRequest MarginGradientRows(const FitContext& context);
 double MarginGradientCost(const EncodedPair& pair);  // rows of forward passes
-// `kinds of layers`, in a key.
-std::string LayersKey(const std::vector<int64_t>& layers);
 
 // Difference of a pair's activations after its preferred and its dispreferred answer at context.site: float32
-// [count, layers, hidden]. `preferred` and `dispreferred` give the answers' tokens up to the position that is looked at.
-using AnswerTokens = std::function<const std::vector<TokenId>(const EncodedPair& pair, bool preferred)>;
+// [count, layers, hidden]. `tokens` gives an answer up to the position that is looked at.
+using AnswerTokens = std::function<std::vector<TokenId>(const EncodedPair& pair, bool preferred)>;
 at::Tensor AnswerDifferences(const FitContext& context, const FitPair* pairs, size_t count, DeltaPosition position,
                              const AnswerTokens& tokens);
+double AnswerDifferenceCost(const FitContext& context, const EncodedPair& pair);  // rows of forward passes
 
 class PairRowsSource : public DirectionSource {
  public:
@@ -53,11 +54,20 @@ class PairRowsSource : public DirectionSource {
   void Describe(const FitContext& context, const DirectionSet& chosen, FitReport& report) const override;
 
  protected:
-  // Rows [layers, hidden] per pair.
+  // Rows [layers, hidden] per pair, or what Prepare makes them of.
   virtual RowRequest Rows(const FitContext& context) const = 0;
-  // The direction of rows [M, hidden] with weights [M], both double: [hidden] of any norm, zero for none. By default the
-  // weighted mean.
+  // The rows that directions are made of, [P, layers, hidden], from all that were measured; both double.
+  virtual at::Tensor Prepare(const FitContext& /*context*/, const at::Tensor& measured) const { return measured; }
+  // The direction of rows [M, hidden] with weights [M], both double: [hidden] of any norm, zero for none. By default
+  // the weighted mean.
   virtual at::Tensor Combine(const at::Tensor& rows, const at::Tensor& weights) const;
+  // Whether the rows need a dispreferred answer in every pair.
+  virtual bool ComparesAnswers() const { return true; }
+  // Whether the rows are CollectMarginGradients, which are otherwise measured as well: each direction's cosine to them
+  // is reported.
+  virtual bool RowsAreGradients() const { return false; }
+  // Weight of an absolute direction whose rows have the mean `mean` [hidden].
+  virtual float AbsoluteWeight(const at::Tensor& /*mean*/) const { return 1; }
 
  private:
   // Of the pairs at these places among the training pairs (repetitions allowed), at context.layers[layer].

@@ -18,8 +18,9 @@ class ProgressMeter {
   ProgressMeter(JobContext& job, int64_t pairs) : job_(job) { progress_.total = pairs; }
 
   void set_total_cost(double cost) { total_cost_ = std::max(cost, 1.0); }
+  // Phases never go back: of several methods in one job, the later ones start where the earlier ones have got to.
   void Start(JobPhase phase) {
-    progress_.phase = phase;
+    progress_.phase = std::max(progress_.phase, phase);
     job_.Report(progress_);
   }
   void Add(double cost, int64_t completed_pairs = 0) {
@@ -28,6 +29,7 @@ class ProgressMeter {
     progress_.fraction = std::max(progress_.fraction, std::min(done_cost_ / total_cost_, 1.0));
     job_.Report(progress_);
   }
+  void CompletePairs() { Add(0, progress_.total); }
   void Fail(const std::string& item, const std::string& reason) {
     if (progress_.partial_failures.size() < kMaxFailures) progress_.partial_failures[item] = reason;
   }

@@ -1,35 +1,30 @@
 #include "steering/methods/training_states.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
-#include <cstring>
-#include <optional>
-#include <string_view>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/status_macros.h"
+#include "steering/byte_io.h"
 #include "steering/methods/grains_config.h"
+#include "steering/methods/pair_rows_source.h"
 
 namespace trimtab {
 namespace {
 
 using methods::v1::GrainsConfig;
 
-constexpr double kGradientCost = 4;
+// Parts of a pair's differences, in this order on the second axis of a group's tensor.
+enum Part { kPaired = 0, kPositive = 1, kNegative = 2 };
 
-// Parts of a pair's evidence, in this order on the second axis of a group's tensor.
-enum Part { kGradient = 0, kPaired = 1, kPositive = 2, kNegative = 3 };
+int64_t NumParts(const GrainsConfig& config) { return config.combine() == GrainsConfig::COMBINE_PAPER ? 3 : 1; }
 
-int64_t NumParts(const GrainsConfig& config) { return config.combine() == GrainsConfig::COMBINE_PAPER ? 4 : 2; }
-
-bool NeedsDeltas(const GrainsConfig& config) { return config.combine() != GrainsConfig::COMBINE_MARGIN_GRADIENT; }
-
-bool HasRow(const GrainsConfig& config, const FitPair& pair) {
-  return NeedsDeltas(config) && !pair.scores.sides.positive.empty() && !pair.scores.sides.negative.empty();
+bool HasRow(const GrainsConfig& config, const PairScores& scores) {
+  if (config.drop_low_confidence() && scores.low_confidence) return false;
+  return !scores.sides.positive.empty() && !scores.sides.negative.empty();
 }
 
 DeltaPosition PositionOf(const GrainsConfig& config) {
@@ -43,25 +38,22 @@ DeltaPosition PositionOf(const GrainsConfig& config) {
   }
 }
 
-// Evidence of one group: float32 [pairs, parts, layers, hidden].
-at::Tensor Measure(const GrainsConfig& config, const ModelProbe& probe, const FitPair* pairs, size_t count,
-                   MarginKind kind, const std::vector<int64_t>& layers) {
-  const auto num_layers = static_cast<int64_t>(layers.size());
-  at::Tensor evidence = at::zeros({static_cast<int64_t>(count), NumParts(config), num_layers, probe.hidden_size()});
-  std::vector<const EncodedPair*> encoded;
-  for (size_t i = 0; i < count; ++i) encoded.push_back(&pairs[i].encoded);
-  evidence.select(1, kGradient).copy_(probe.SteeringGradients(encoded, kind, layers, ApplyToOf(config)));
-
+// Differences of one group: float32 [pairs, parts, layers, hidden]; zeros for pairs without a row.
+at::Tensor Measure(const GrainsConfig& config, const FitContext& context, const PairScores* scores,
+                   const FitPair* pairs, size_t count) {
+  const ModelProbe& probe = context.probe;
+  at::Tensor deltas = at::zeros({static_cast<int64_t>(count), NumParts(config),
+                                 static_cast<int64_t>(context.layers.size()), probe.hidden_size()});
   const at::Tensor mask = MaskOf(config, probe);
   const bool with_plain = config.combine() == GrainsConfig::COMBINE_PAPER;
   std::vector<at::Tensor> prompts;  // per pair with a row: without S-, without S+, and whole when sides are needed
   std::vector<std::vector<TokenId>> responses;
   std::vector<int64_t> owners;
   for (size_t i = 0; i < count; ++i) {
-    if (!HasRow(config, pairs[i])) continue;
+    if (!HasRow(config, scores[i])) continue;
     owners.push_back(static_cast<int64_t>(i));
     const at::Tensor prompt = probe.Embed(pairs[i].encoded.prompt);
-    for (const std::vector<int64_t>* side : {&pairs[i].scores.sides.negative, &pairs[i].scores.sides.positive}) {
+    for (const std::vector<int64_t>* side : {&scores[i].sides.negative, &scores[i].sides.positive}) {
       at::Tensor masked = prompt.clone();
       for (int64_t position : *side) masked[position].copy_(mask);
       prompts.push_back(masked);
@@ -69,94 +61,79 @@ at::Tensor Measure(const GrainsConfig& config, const ModelProbe& probe, const Fi
     if (with_plain) prompts.push_back(prompt);
     responses.insert(responses.end(), with_plain ? 3 : 2, pairs[i].encoded.preferred);
   }
-  if (prompts.empty()) return evidence;
-  const at::Tensor states = probe.CaptureStates(prompts, responses, PositionOf(config), layers);
+  if (prompts.empty()) return deltas;
+  const at::Tensor states = probe.CaptureStates(prompts, responses, PositionOf(config), context.layers);
   const int64_t stride = with_plain ? 3 : 2;
   for (size_t i = 0; i < owners.size(); ++i) {
     const int64_t row = static_cast<int64_t>(i) * stride;
-    evidence[owners[i]][kPaired].copy_(states[row] - states[row + 1]);
+    deltas[owners[i]][kPaired].copy_(states[row] - states[row + 1]);
     if (!with_plain) continue;
-    evidence[owners[i]][kPositive].copy_(states[row + 2] - states[row + 1]);
-    evidence[owners[i]][kNegative].copy_(states[row + 2] - states[row]);
+    deltas[owners[i]][kPositive].copy_(states[row + 2] - states[row + 1]);
+    deltas[owners[i]][kNegative].copy_(states[row + 2] - states[row]);
   }
-  return evidence;
+  return deltas;
 }
 
-absl::StatusOr<at::Tensor> LoadOrMeasure(const GrainsConfig& config, const ModelProbe& probe, const FitPair* pairs,
-                                         size_t count, MarginKind kind, const std::vector<int64_t>& layers,
-                                         const std::string& key, JobContext& job) {
-  TRIMTAB_ASSIGN_OR_RETURN(const std::optional<std::string> saved, job.LoadPartial(key));
-  const std::vector<int64_t> shape = {static_cast<int64_t>(count), NumParts(config),
-                                      static_cast<int64_t>(layers.size()), probe.hidden_size()};
-  const size_t bytes = static_cast<size_t>(shape[0] * shape[1] * shape[2] * shape[3]) * sizeof(float);
-  if (saved.has_value() && saved->size() == bytes) {
-    at::Tensor evidence = at::empty(shape, at::kFloat);
-    std::memcpy(evidence.data_ptr<float>(), saved->data(), bytes);
-    return evidence;
-  }
-  at::Tensor evidence = Measure(config, probe, pairs, count, kind, layers).contiguous();
-  TRIMTAB_RETURN_IF_ERROR(
-      job.SavePartial(key, std::string_view(reinterpret_cast<const char*>(evidence.data_ptr<float>()), bytes)));
-  return evidence;
+double DeltaCost(const GrainsConfig& config, const FitContext& context, const EncodedPair& pair) {
+  const double depth = static_cast<double>(context.layers.back() + 1) / static_cast<double>(context.probe.num_layers());
+  const double prompts = config.combine() == GrainsConfig::COMBINE_PAPER ? 3 : 2;
+  double rows = static_cast<double>(pair.prompt.size());
+  if (PositionOf(config) != DeltaPosition::kLastPrompt) rows += static_cast<double>(pair.preferred.size());
+  return prompts * rows * depth;
+}
+
+RowRequest DeltaRows(const GrainsConfig& config, const FitContext& context, const std::vector<PairScores>& scores) {
+  const FitPair* first = context.pairs.training.data();
+  const auto scores_of = [first, &scores](const FitPair& pair) { return scores.data() + (&pair - first); };
+  return {.key = absl::StrCat("deltas/", static_cast<int>(config.mask()), "/", static_cast<int>(PositionOf(config)),
+                              "/", NumParts(config)),
+          .pair_key =
+              [&config, scores_of](const FitPair& pair) {
+                if (!HasRow(config, *scores_of(pair))) return std::string();
+                ByteWriter writer;
+                writer.Numbers(scores_of(pair)->sides.positive);
+                writer.Numbers(scores_of(pair)->sides.negative);
+                return writer.Take();
+              },
+          .shape = {NumParts(config), static_cast<int64_t>(context.layers.size()), context.probe.hidden_size()},
+          .measure = [&config, &context, scores_of](
+                         const FitPair* pairs,
+                         size_t count) { return Measure(config, context, scores_of(*pairs), pairs, count); },
+          .cost = [&config, &context](const EncodedPair& pair) { return DeltaCost(config, context, pair); }};
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<LayerEvidence>> CollectEvidence(const GrainsConfig& config, const ModelProbe& probe,
-                                                           const std::vector<FitPair>& pairs, MarginKind kind,
-                                                           const std::vector<int64_t>& layers,
-                                                           const std::string& key_prefix, ProgressMeter& progress,
-                                                           JobContext& job) {
-  const double depth = static_cast<double>(layers.back() + 1) / static_cast<double>(probe.num_layers());
-  std::vector<at::Tensor> groups;
-  for (size_t begin = 0; begin < pairs.size();) {
-    size_t end = begin;
-    int64_t tokens = 0;
-    double cost = 0;
-    do {
-      tokens += pairs[end].encoded.tokens();
-      cost += EvidenceCost(config, pairs[end].encoded, depth);
-      ++end;
-    } while (end < pairs.size() && tokens + pairs[end].encoded.tokens() <= probe.gradient_tokens());
-    const std::string key = absl::StrCat(key_prefix, "states/", begin, "-", end);
-    TRIMTAB_ASSIGN_OR_RETURN(at::Tensor evidence,
-                             LoadOrMeasure(config, probe, &pairs[begin], end - begin, kind, layers, key, job));
-    groups.push_back(std::move(evidence));
-    progress.Add(cost);
-    TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
-    begin = end;
-  }
-  const at::Tensor all = at::cat(groups);  // [pairs, parts, layers, hidden]
-  // A pair whose numbers are not finite says nothing.
-  std::vector<bool> finite;
+absl::StatusOr<std::vector<LayerEvidence>> CollectEvidence(const GrainsConfig& config, const FitContext& context,
+                                                           const std::vector<PairScores>& scores) {
+  TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor gradients, CollectMarginGradients(context));  // [pairs, layers, hidden]
+  TRIMTAB_ASSIGN_OR_RETURN(const at::Tensor deltas, CollectRows(context, DeltaRows(config, context, scores)));
+  const std::vector<FitPair>& pairs = context.pairs.training;
+  std::vector<bool> has_row;
   for (size_t p = 0; p < pairs.size(); ++p) {
-    finite.push_back(all[static_cast<int64_t>(p)].isfinite().all().item<bool>());
-    if (!finite[p]) all[static_cast<int64_t>(p)].zero_();
+    // A pair whose numbers are not finite has become zeros and says nothing.
+    has_row.push_back(HasRow(config, scores[p]) && deltas[static_cast<int64_t>(p)].any().item<bool>());
   }
   std::vector<LayerEvidence> evidence;
-  for (size_t l = 0; l < layers.size(); ++l) {
-    const at::Tensor here = all.select(2, static_cast<int64_t>(l));  // [pairs, parts, hidden]
-    LayerEvidence layer{.layer = layers[l], .paired = here.select(1, kPaired), .gradients = here.select(1, kGradient)};
+  for (size_t l = 0; l < context.layers.size(); ++l) {
+    const auto place = static_cast<int64_t>(l);
+    const at::Tensor here = deltas.select(2, place);  // [pairs, parts, hidden]
+    LayerEvidence layer{.layer = context.layers[l],
+                        .paired = here.select(1, kPaired),
+                        .gradients = gradients.select(1, place),
+                        .has_row = has_row};
     if (NumParts(config) > kNegative) {
       layer.positive = here.select(1, kPositive);
       layer.negative = here.select(1, kNegative);
     }
-    for (size_t p = 0; p < pairs.size(); ++p) {
-      layer.has_row.push_back(finite[p] && HasRow(config, pairs[p]));
-      layer.weights.push_back(pairs[p].weight);
-    }
+    for (const FitPair& pair : pairs) layer.weights.push_back(pair.weight);
     evidence.push_back(std::move(layer));
   }
   return evidence;
 }
 
-double EvidenceCost(const GrainsConfig& config, const EncodedPair& pair, double depth_share) {
-  const double gradient = kGradientCost * static_cast<double>(pair.tokens());
-  if (!NeedsDeltas(config)) return gradient;
-  const double prompts = config.combine() == GrainsConfig::COMBINE_PAPER ? 3 : 2;
-  double rows = static_cast<double>(pair.prompt.size());
-  if (PositionOf(config) != DeltaPosition::kLastPrompt) rows += static_cast<double>(pair.preferred.size());
-  return gradient + prompts * rows * depth_share;
+double EvidenceCost(const GrainsConfig& config, const FitContext& context, const EncodedPair& pair) {
+  return MarginGradientCost(pair) + DeltaCost(config, context, pair);
 }
 
 }  // namespace trimtab

@@ -1,7 +1,8 @@
-// Fits a pairs file and prints the report: bench_fit MODEL TRAIN.jsonl HELD_OUT.jsonl NEUTRAL.txt [CONFIG_TEXTPROTO]
-// CONFIG_TEXTPROTO is a trimtab.methods.v1.GrainsConfig, for example "combine: COMBINE_MEAN max_kl: 0.1".
+// Fits a pairs file and prints the report:
+//   bench_fit MODEL TRAIN.jsonl HELD_OUT.jsonl NEUTRAL.txt [METHOD [CONFIG_TEXTPROTO]]
+// METHOD is "grains" without one; CONFIG_TEXTPROTO is its configuration, for example
+// "combine: COMBINE_MEAN fit { max_kl: 0.1 }".
 #include <google/protobuf/any.pb.h>
-#include <google/protobuf/text_format.h>
 
 #include <cstdio>
 #include <iostream>
@@ -11,11 +12,11 @@
 #include "absl/time/clock.h"
 #include "models/kernels/thread_team.h"
 #include "models/loaded_model.h"
-#include "steering/methods/grains.h"
+#include "steering/method_registry.h"
 #include "steering/model_probe.h"
 #include "tests/steering/testing/memory_job.h"
 #include "tests/steering/testing/pairs.h"
-#include "trimtab/methods/v1/grains.pb.h"
+#include "tools/trimctl/json_output.h"
 
 namespace trimtab {
 namespace {
@@ -74,14 +75,23 @@ void PrintEffect(const char* name, const EffectSummary& effect) {
 
 int Run(int argc, char** argv) {
   if (argc < 5) {
-    std::cerr << "usage: bench_fit MODEL TRAIN.jsonl HELD_OUT.jsonl NEUTRAL.txt [CONFIG_TEXTPROTO]\n";
+    std::cerr << "usage: bench_fit MODEL TRAIN.jsonl HELD_OUT.jsonl NEUTRAL.txt [METHOD [CONFIG_TEXTPROTO]]\n";
     return 2;
   }
-  methods::v1::GrainsConfig config;
-  if (argc > 5 && !google::protobuf::TextFormat::ParseFromString(argv[5], &config)) return 2;
-  google::protobuf::Any any;
-  any.PackFrom(config);
-  const auto method = GrainsMethod::Create(&any);
+  MethodRegistry methods;
+  if (!RegisterBuiltinMethods(methods).ok()) return 1;
+  const char* name = argc > 5 ? argv[5] : "grains";
+  const MethodInfo* info = methods.Find(name);
+  if (info == nullptr) {
+    std::cerr << "there is no method " << name << "\n";
+    return 2;
+  }
+  const auto config = ParseConfig(info->config_type, argc > 6 ? argv[6] : "");
+  if (!config.ok()) {
+    std::cerr << config.status() << "\n";
+    return 2;
+  }
+  const auto method = methods.Create(name, &*config);
   ThreadTeam team(ParallelThreads());
   const ScopedTeam scope(&team);
   const auto model = LoadModel("bench", argv[1], {});
@@ -113,6 +123,12 @@ int Run(int argc, char** argv) {
     absl::PrintF("  tried layer %d strength %.4f: gain %+.4f, KL %.4f\n", point.layer, point.strength,
                  point.margin_gain, point.kl);
   }
+  for (const MethodTrial& trial : report.trials) {
+    absl::PrintF("  %s%s: layer %d strength %.4f gain %+.4f [%+.4f, %+.4f], KL %.4f %s\n", trial.method,
+                 trial.chosen ? " (chosen)" : "", trial.layer, trial.strength, trial.validation.margin_gain,
+                 trial.validation.ci_low, trial.validation.ci_high, trial.kl, trial.error);
+  }
+  if (!report.choice.empty()) absl::PrintF("%s\n", report.choice);
   absl::PrintF("strength %.4f, KL %.4f\n", fit->vector->spec().default_strength, report.kl_at_default);
   PrintEffect("validation", report.validation);
   PrintEffect("held out", report.held_out);

@@ -13,7 +13,7 @@ import urllib.request
 import grpc
 
 from google.longrunning import operations_pb2, operations_pb2_grpc
-from trimtab.methods.v1 import grains_pb2
+from trimtab.methods.v1 import fit_pb2, grains_pb2
 from trimtab.v1 import (common_pb2, generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, objective_pb2,
                         objective_pb2_grpc)
 
@@ -43,8 +43,8 @@ class Server:
 
 def registration(objective_id):
     config = grains_pb2.GrainsConfig(
-        attribution=grains_pb2.GrainsConfig.ATTRIBUTION_KIND_OCCLUSION, k=3, layers=[15], candidate_strengths=[0.05],
-        random_directions=1)
+        attribution=grains_pb2.GrainsConfig.ATTRIBUTION_KIND_OCCLUSION, k=3,
+        fit=fit_pb2.FitOptions(layers=[15], candidate_strengths=[0.05], random_directions=1))
     request = objective_pb2.RegisterObjectiveRequest(parent="models/small", objective_id=objective_id)
     request.objective.method = "grains"
     request.objective.method_config.Pack(config)

@@ -21,7 +21,7 @@ namespace {
 constexpr char kModel[] = "../trimtab_models/SmolLM2-135M-Instruct.Q4_1.gguf";
 // A fit of a few seconds.
 constexpr char kConfig[] =
-    "attribution: ATTRIBUTION_KIND_OCCLUSION k: 3 layers: 15 candidate_strengths: 0.05 random_directions: 1";
+    "attribution: ATTRIBUTION_KIND_OCCLUSION k: 3 fit { layers: 15 candidate_strengths: 0.05 random_directions: 1 }";
 
 struct Result {
   int status = -1;

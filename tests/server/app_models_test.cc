@@ -152,9 +152,9 @@ class AppModelsTest : public ::testing::Test {
     objective.set_method("grains");
     methods::v1::GrainsConfig config;
     config.set_k(2);
-    config.set_random_directions(1);
-    config.add_layers(1);
-    config.add_candidate_strengths(0.05f);
+    config.mutable_fit()->set_random_directions(1);
+    config.mutable_fit()->add_layers(1);
+    config.mutable_fit()->add_candidate_strengths(0.05f);
     objective.mutable_method_config()->PackFrom(config);
     for (int i = 0; i < 6; ++i) {
       v1::PreferencePair& pair = *objective.add_pairs();

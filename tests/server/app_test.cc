@@ -112,9 +112,9 @@ class AppTest : public ::testing::Test {
     methods::v1::GrainsConfig config;
     config.set_attribution(methods::v1::GrainsConfig::ATTRIBUTION_KIND_OCCLUSION);
     config.set_k(3);
-    config.add_layers(15);
-    config.add_candidate_strengths(0.05f);
-    config.set_random_directions(1);
+    config.mutable_fit()->add_layers(15);
+    config.mutable_fit()->add_candidate_strengths(0.05f);
+    config.mutable_fit()->set_random_directions(1);
     objective.mutable_method_config()->PackFrom(config);
     for (const char* topic : {"the weather", "your day", "the garden", "my new job", "the train", "dinner"}) {
       v1::PreferencePair& pair = *objective.add_pairs();

@@ -88,7 +88,7 @@ class FitRunnerTest : public ::testing::Test {
     }
     methods::v1::GrainsConfig config;
     config.set_k(2);
-    config.set_random_directions(2);
+    config.mutable_fit()->set_random_directions(2);
     google::protobuf::Any any;
     any.PackFrom(config);
     ObjectiveRecord objective{.name = absl::StrCat("models/", loaded_->id, "/objectives/", id),

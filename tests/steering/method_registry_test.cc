@@ -15,7 +15,7 @@ using methods::v1::GrainsConfig;
 TEST(MethodRegistryTest, KnowsTheBuiltinMethods) {
   MethodRegistry registry;
   ASSERT_TRUE(RegisterBuiltinMethods(registry).ok());
-  ASSERT_EQ(registry.List().size(), 1u);
+  EXPECT_GE(registry.List().size(), 6u);
   const MethodInfo* info = registry.Find("grains");
   ASSERT_NE(info, nullptr);
   EXPECT_EQ(info->config_type, "trimtab.methods.v1.GrainsConfig");
@@ -35,9 +35,9 @@ TEST(MethodRegistryTest, ASecondMethodOfTheSameNameIsAnError) {
 TEST(MethodRegistryTest, CreateNamesTheReason) {
   MethodRegistry registry;
   ASSERT_TRUE(RegisterBuiltinMethods(registry).ok());
-  const ErrorDetail unknown = GetErrorDetail(registry.Create("caa", nullptr).status());
+  const ErrorDetail unknown = GetErrorDetail(registry.Create("other", nullptr).status());
   EXPECT_EQ(unknown.reason, kMethodUnknown);
-  EXPECT_EQ(unknown.metadata.at("known"), "grains");
+  EXPECT_NE(unknown.metadata.at("known").find("grains"), std::string::npos);
 
   google::protobuf::Any any;
   any.PackFrom(v1::Usage());
@@ -47,15 +47,15 @@ TEST(MethodRegistryTest, CreateNamesTheReason) {
   config.set_k(0);
   config.set_rho(2);
   config.set_max_points(16);
-  config.add_layers(3);
-  config.add_layers(3);
+  config.mutable_fit()->add_layers(3);
+  config.mutable_fit()->add_layers(3);
   any.PackFrom(config);
   const ErrorDetail invalid = GetErrorDetail(registry.Create("grains", &any).status());
   EXPECT_EQ(invalid.reason, kFieldInvalid);
   std::vector<std::string> fields;
   for (const FieldViolation& violation : invalid.violations) fields.push_back(violation.field);
   EXPECT_EQ(fields, (std::vector<std::string>{"method_config.max_points", "method_config.k", "method_config.rho",
-                                              "method_config.layers"}));
+                                              "method_config.fit.layers"}));
 
   EXPECT_TRUE(registry.Create("grains", nullptr).ok());
   any.PackFrom(GrainsConfig());

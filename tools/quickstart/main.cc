@@ -175,7 +175,7 @@ absl::Status Quickstart::Register(Stopwatch& stopwatch) {
   request.set_evaluate_drift(true);
   request.mutable_objective()->set_method("grains");
   methods::v1::GrainsConfig config;
-  config.set_random_directions(extent_.random_directions);
+  config.mutable_fit()->set_random_directions(extent_.random_directions);
   request.mutable_objective()->mutable_method_config()->PackFrom(config);
   TRIMTAB_ASSIGN_OR_RETURN(auto pairs, ReadPairsFile(base + ".train.jsonl"));
   TRIMTAB_ASSIGN_OR_RETURN(auto held_out, ReadPairsFile(base + ".held_out.jsonl"));

@@ -11,7 +11,14 @@
 #include "google/protobuf/util/json_util.h"
 // Linked so that its messages can be printed and parsed by name.
 #include "google/rpc/error_details.pb.h"
+#include "trimtab/methods/v1/auto.pb.h"
+#include "trimtab/methods/v1/caa.pb.h"
 #include "trimtab/methods/v1/grains.pb.h"
+#include "trimtab/methods/v1/icv.pb.h"
+#include "trimtab/methods/v1/iti.pb.h"
+#include "trimtab/methods/v1/margin_gradient.pb.h"
+#include "trimtab/methods/v1/mean_diff.pb.h"
+#include "trimtab/methods/v1/random.pb.h"
 
 namespace trimtab {
 namespace {
@@ -27,6 +34,14 @@ using google::protobuf::Reflection;
 const Descriptor* FindType(std::string_view name) {
   // Their descriptors enter the pool when the program starts, if something refers to them.
   static const Descriptor* const kLinked[] = {methods::v1::GrainsConfig::descriptor(),
+                                              methods::v1::AutoConfig::descriptor(),
+                                              methods::v1::CaaConfig::descriptor(),
+                                              methods::v1::IcvConfig::descriptor(),
+                                              methods::v1::ItiConfig::descriptor(),
+                                              methods::v1::MarginGradientConfig::descriptor(),
+                                              methods::v1::MeanDiffConfig::descriptor(),
+                                              methods::v1::NlItiConfig::descriptor(),
+                                              methods::v1::RandomConfig::descriptor(),
                                               google::rpc::ErrorInfo::descriptor()};
   static_cast<void>(kLinked);
   return DescriptorPool::generated_pool()->FindMessageTypeByName(std::string(name));

@@ -1,8 +1,8 @@
 // A small fit on the real model: 12 pairs of the shipped behaviour "cheerful", judged on pairs that it has not seen.
-#include <google/protobuf/any.pb.h>
 #include <gtest/gtest.h>
 
 #include "models/loaded_model.h"
+#include "steering/methods/fit_pipeline.h"
 #include "steering/methods/grains.h"
 #include "steering/model_probe.h"
 #include "tests/steering/testing/memory_job.h"
@@ -24,12 +24,10 @@ TEST(GrainsSmolLm2Test, AFewPairsRaiseTheMarginOfUnseenOnes) {
                        ReadPairs(examples + "pairs/cheerful.held_out.jsonl", 8)};
   ASSERT_EQ(input.pairs.size(), 12u);
   methods::v1::GrainsConfig config;
-  config.add_candidate_layers(21);
-  config.set_random_directions(3);
-  google::protobuf::Any any;
-  any.PackFrom(config);
+  config.mutable_fit()->add_candidate_layers(21);
+  config.mutable_fit()->set_random_directions(3);
   MemoryJob job;
-  const auto fit = (*GrainsMethod::Create(&any))->Fit(input, probe, job);
+  const auto fit = RunFit(*GrainsRecipe(config), input, probe, job);
   ASSERT_TRUE(fit.ok()) << fit.status();
   EXPECT_EQ(fit->vector->spec().layers[0].layer, 21);
   EXPECT_EQ(fit->report.held_out.pairs, 8);

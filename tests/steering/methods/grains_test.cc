@@ -1,6 +1,5 @@
 #include "steering/methods/grains.h"
 
-#include <google/protobuf/any.pb.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +7,7 @@
 
 #include "models/testing/tiny_model.h"
 #include "server/base/error.h"
+#include "steering/methods/fit_pipeline.h"
 #include "steering/model_probe.h"
 #include "tests/steering/testing/memory_job.h"
 #include "tests/steering/testing/pairs.h"
@@ -30,14 +30,12 @@ class GrainsTest : public ::testing::Test {
     return ModelProbe(loaded_, {.batch_tokens = 512, .neutral_text = {{10, 20, 30, 40, 50, 60, 70, 80, 90, 100}}});
   }
   absl::StatusOr<FitResult> Fit(const GrainsConfig& config, const FitInput& input, MemoryJob& job) const {
-    google::protobuf::Any any;
-    any.PackFrom(config);
     ModelProbe probe = Probe();
-    return (*GrainsMethod::Create(&any))->Fit(input, probe, job);
+    return RunFit(*GrainsRecipe(config), input, probe, job);
   }
   static GrainsConfig Fast() {
     GrainsConfig config;
-    config.set_random_directions(3);
+    config.mutable_fit()->set_random_directions(3);
     config.set_k(3);
     return config;
   }
@@ -152,11 +150,11 @@ TEST_F(GrainsTest, CancelStopsAtTheNextCheckpoint) {
 TEST_F(GrainsTest, ExchangingTheAnswersTurnsTheDirectionRound) {
   FitInput exchanged = input_;
   for (PreferencePair& pair : exchanged.pairs) std::swap(pair.preferred, pair.dispreferred);
-  for (const auto combine : {GrainsConfig::COMBINE_PAIRED, GrainsConfig::COMBINE_MEAN,
-                             GrainsConfig::COMBINE_SUBSPACE_GRADIENT, GrainsConfig::COMBINE_MARGIN_GRADIENT}) {
+  for (const auto combine :
+       {GrainsConfig::COMBINE_PAIRED, GrainsConfig::COMBINE_MEAN, GrainsConfig::COMBINE_SUBSPACE_GRADIENT}) {
     GrainsConfig config = Fast();
     config.set_combine(combine);
-    config.add_layers(1);
+    config.mutable_fit()->add_layers(1);
     MemoryJob job, other;
     const auto a = Fit(config, input_, job), b = Fit(config, exchanged, other);
     ASSERT_TRUE(a.ok() && b.ok()) << a.status() << b.status();
@@ -168,7 +166,7 @@ TEST_F(GrainsTest, ExchangingTheAnswersTurnsTheDirectionRound) {
 }
 
 TEST_F(GrainsTest, EveryCombinationOfOptionsFits) {
-  std::vector<GrainsConfig> configs(6, Fast());
+  std::vector<GrainsConfig> configs(7, Fast());
   configs[0].set_attribution(GrainsConfig::ATTRIBUTION_KIND_INTEGRATED_GRADIENTS);
   configs[0].set_max_points(31);
   configs[1].set_attribution(GrainsConfig::ATTRIBUTION_KIND_GRADIENT);
@@ -180,14 +178,18 @@ TEST_F(GrainsTest, EveryCombinationOfOptionsFits) {
   configs[2].set_combine(GrainsConfig::COMBINE_MEAN);
   configs[3].set_preset(GrainsConfig::PRESET_PAPER_FAITHFUL);
   configs[3].set_steps(5);
-  configs[4].set_objective(GrainsConfig::OBJECTIVE_KIND_LIKELIHOOD_MEAN);
-  configs[4].set_norm(GrainsConfig::NORM_NONE);
-  configs[4].set_apply_to(v1::APPLY_TO_RESPONSE);
-  configs[5].add_candidate_strengths(0.02f);
-  configs[5].add_candidate_strengths(0.1f);
-  configs[5].add_candidate_layers(0);
-  configs[5].add_candidate_layers(2);
-  configs[5].set_validation_fraction(0);
+  configs[4].mutable_fit()->set_objective(methods::v1::OBJECTIVE_KIND_LIKELIHOOD_MEAN);
+  configs[4].mutable_fit()->set_norm(methods::v1::NORM_NONE);
+  configs[4].mutable_fit()->set_apply_to(v1::APPLY_TO_RESPONSE);
+  configs[5].mutable_fit()->add_candidate_strengths(0.02f);
+  configs[5].mutable_fit()->add_candidate_strengths(0.1f);
+  configs[5].mutable_fit()->add_candidate_layers(0);
+  configs[5].mutable_fit()->add_candidate_layers(2);
+  configs[5].mutable_fit()->set_validation_fraction(0);
+  configs[6].set_attribution(GrainsConfig::ATTRIBUTION_KIND_SMOOTHGRAD);
+  configs[6].set_samples(3);
+  configs[6].set_gradient_share(0.5f);
+  configs[6].set_drop_low_confidence(true);
   std::set<std::string> digests;
   for (const GrainsConfig& config : configs) {
     MemoryJob job;
@@ -217,7 +219,7 @@ TEST_F(GrainsTest, DegeneratePairsAreRefusedWithAReason) {
   EXPECT_EQ(GetErrorDetail(Fit(Fast(), few, job).status()).reason, kPairsDegenerate);
 
   GrainsConfig config = Fast();
-  config.add_layers(99);
+  config.mutable_fit()->add_layers(99);
   EXPECT_EQ(GetErrorDetail(Fit(config, input_, job).status()).reason, kFieldInvalid);
 }
 
@@ -226,7 +228,7 @@ TEST_F(GrainsTest, PairsThatCannotBeUsedAreLeftOutAndNamed) {
   input_.pairs[2].preferred = std::string(300, 'x');
   input_.pairs[3].preferred.clear();
   GrainsConfig config = Fast();
-  config.set_max_pair_tokens(200);
+  config.mutable_fit()->set_max_pair_tokens(200);
   MemoryJob job;
   const auto fit = Fit(config, input_, job);
   ASSERT_TRUE(fit.ok()) << fit.status();
