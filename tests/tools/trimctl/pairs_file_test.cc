@@ -83,7 +83,58 @@ TEST(PairsFile, RefusesEachKindOfMistake) {
   refuses(R"({"prompt": [{"role": "assistant", "text": "a"}], "preferred": "b"})", "must be \"user\" in the last turn");
   refuses(R"({"prompt": [{"role": "user", "text": "a"}, {"role": "system", "text": "a"}], "preferred": "b"})",
           "in the first turn only");
-  refuses("{\"prompt\": \"\xFF\", \"preferred\": \"b\"}", "is not JSON in UTF-8");
+}
+
+TEST(PairsFile, SaysWhatIsWrongWithALineThatIsNotJson) {
+  const auto refuses = [](const std::string& line, const std::string& why) {
+    const std::string message = Message(ParsePairs("\n" + line + "\n", "f"));
+    EXPECT_EQ(message, "f:2: " + why) << line;
+  };
+  refuses("{\"prompt\": \"\xFF\", \"preferred\": \"b\"}", "is not UTF-8 at byte 13; save the file as UTF-8");
+  refuses("{\"prompt\": \"a\",", "is not JSON: it ends too early, after byte 15 (an object must be on one line)");
+  refuses("{'prompt': 'a'}", "is not JSON, at byte 2");
+  refuses(R"({"prompt": "a", "preferred": "b", "weight": 1e999})", "holds a number that is too large");
+  refuses(R"({"prompt": "a", "preferred": "b", "prompt": "c"})", "\"prompt\" is there twice; keep one");
+  refuses(R"({"prompt": [{"role": "user", "text": "a", "role": "user"}], "preferred": "b"})",
+          "\"role\" is there twice; keep one");
+  refuses(std::string(100, '['), "is nested deeper than 8 levels");
+}
+
+TEST(PairsFile, RefusesWhatTheServerWouldNotTake) {
+  const auto refuses = [](const std::string& text, const std::string& why) {
+    const std::string message = Message(ParsePairs(text, "f"));
+    EXPECT_NE(message.find(why), std::string::npos) << message;
+    EXPECT_LT(message.size(), 1000u);
+  };
+  const std::string answer(65'537, 'x'), prompt((1 << 20) + 1, 'x');
+  refuses(R"({"prompt": "a", "preferred": ")" + answer + "\"}",
+          "f:1: \"preferred\" has 65537 bytes of UTF-8, at most 65536 are taken");
+  refuses(R"({"prompt": ")" + prompt + R"(", "preferred": "b"})", "f:1: \"prompt\" has 1048577 bytes");
+  refuses(R"({"prompt": "a", "preferred": "b"})"
+          "\n" +
+              std::string(8 << 20, ' ') + "x",
+          "f:2: has 8388609 bytes, at most");
+  std::string turns = R"({"role": "user", "text": "a"})";
+  for (int i = 1; i < 65; ++i) turns += R"(, {"role": "user", "text": "a"})";
+  refuses(R"({"preferred": "b", "prompt": [)" + turns + "]}", "\"prompt\" has 65 turns, at most 64");
+  refuses(
+      "{\"prompt\": \"a\", \"preferred\": \"b\", \"dispreferred\": \"c\"}\n"
+      "{\"prompt\": \"a\", \"preferred\": \"b\", \"dispreferred\": \"b\"}",
+      "f:2: the two answers are the same");
+  refuses(
+      "{\"prompt\": \"a\", \"preferred\": \"b\", \"dispreferred\": \"c\"}\n"
+      "{\"prompt\": \"a\", \"preferred\": \"b\"}",
+      "f:2: has no dispreferred answer, the first pair has one");
+  refuses(
+      "{\"prompt\": \"a\", \"preferred\": \"b\"}\n"
+      "{\"prompt\": \"a\", \"preferred\": \"b\", \"dispreferred\": \"c\"}",
+      "f:2: has a dispreferred answer, the first pair has none");
+  // Names that are no fields, as a message may hold them.
+  refuses("{\"prompt\": \"a\", \"preferred\": \"b\", \"\\u001b[2J" + std::string(100, 'n') + "\": 1}",
+          "\"\\x1b[2J" + std::string(36, 'n') + "...\" is not a field");
+  std::string many;
+  for (int i = 0; i < 10'002; ++i) absl::StrAppend(&many, R"({"prompt": "a", "preferred": "b"})", "\n");
+  refuses(many, "f:10001: is one pair too many: at most 10000 are taken");
 }
 
 TEST(PairsFile, ReportsTwentyMistakesAndCountsTheOthers) {
