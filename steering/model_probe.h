@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -86,6 +87,8 @@ class ModelProbe {
   // model's context.
   absl::StatusOr<EncodedPair> Encode(const PreferencePair& pair) const;
   std::string TokenText(TokenId token) const;
+  // BOS where the model wants it before every text.
+  std::optional<TokenId> text_start() const { return TextStart(*loaded_->tokenizer); }
 
   at::Tensor Embed(const std::vector<TokenId>& tokens) const;  // [T, hidden]
   at::Tensor MaskEmbedding() const;                            // [hidden]: the model's mask token
