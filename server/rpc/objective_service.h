@@ -53,6 +53,11 @@ class ObjectiveServiceImpl final : public v1::ObjectiveService::CallbackService 
   grpc::ServerUnaryReactor* PromoteRevision(grpc::CallbackServerContext* context,
                                             const v1::PromoteRevisionRequest* request,
                                             v1::Objective* response) override;
+  grpc::ServerUnaryReactor* ExportRevision(grpc::CallbackServerContext* context,
+                                           const v1::ExportRevisionRequest* request,
+                                           v1::ExportRevisionResponse* response) override;
+  grpc::ServerUnaryReactor* ImportRevision(grpc::CallbackServerContext* context,
+                                           const v1::ImportRevisionRequest* request, v1::Objective* response) override;
   grpc::ServerUnaryReactor* GetAttributions(grpc::CallbackServerContext* context,
                                             const v1::GetAttributionsRequest* request,
                                             v1::GetAttributionsResponse* response) override;
@@ -68,6 +73,8 @@ class ObjectiveServiceImpl final : public v1::ObjectiveService::CallbackService 
   absl::Status Update(const v1::UpdateObjectiveRequest& request, v1::Objective* response);
   absl::Status Delete(const v1::DeleteObjectiveRequest& request);
   absl::Status Promote(const v1::PromoteRevisionRequest& request, v1::Objective* response);
+  absl::Status Export(const v1::ExportRevisionRequest& request, v1::ExportRevisionResponse* response);
+  absl::Status Import(const v1::ImportRevisionRequest& request, v1::Objective* response);
   absl::Status Attributions(const v1::GetAttributionsRequest& request, v1::GetAttributionsResponse* response);
   // Reads the objective, lets `change` (absl::Status(ObjectiveRecord&)) work on it and stores it; a concurrent change
   // makes it start again unless the caller named an etag. Publishes and fills `response`.

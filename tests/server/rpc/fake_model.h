@@ -98,7 +98,10 @@ class FakeModel final : public ServedModel, public Scorer {
   v1::Model Describe() const override {
     v1::Model model;
     model.set_name(ModelName(id_));
+    model.set_architecture("llama");
     model.set_context_length(4096);
+    model.set_num_layers(4);
+    model.set_hidden_size(2);
     model.set_fingerprint(fingerprint_);
     model.set_state(v1::Model::STATE_READY);
     model.add_drift_suites("probe");
