@@ -54,7 +54,8 @@ absl::Status RegisterBuiltinMethods(MethodRegistry& registry) {
   for (const PipelineMethod& method : methods) {
     TRIMTAB_RETURN_IF_ERROR(registry.Register(method.info, method.factory()));
   }
-  const AutoMethod::Choice choice{.candidates = methods, .defaults = {"grains", "margin_gradient", "caa", "mean_diff"}};
+  const AutoMethod::Choice choice{.candidates = methods,
+                                  .defaults = {"grains", "margin_gradient", "caa", "mean_diff", "icv", "iti"}};
   return registry.Register(AutoMethod::Info(choice), AutoMethod::Factory(choice));
 }
 

@@ -152,13 +152,13 @@ absl::StatusOr<FitResult> AutoMethod::Fit(const FitInput& input, ModelProbe& pro
 }
 
 absl::StatusOr<FitPreview> AutoMethod::Preview(const FitInput& input, const ModelProbe& probe) const {
-  double rows = 0;
-  FitPreview preview;
+  TRIMTAB_ASSIGN_OR_RETURN(const FitPairs pairs, PreparePairs(recipes_.front().options, input, probe));
+  FitPreview preview = PreviewOf(pairs);
   for (const FitRecipe& recipe : recipes_) {
-    TRIMTAB_ASSIGN_OR_RETURN(preview, PreviewFit(recipe, input, probe));
-    rows += preview.rows;
+    TRIMTAB_ASSIGN_OR_RETURN(const FitCost cost, CostOfFit(recipe, pairs, probe));
+    preview.rows += cost.search;
+    if (&recipe == &recipes_.front()) preview.rows += cost.finish;
   }
-  preview.rows = rows;
   return preview;
 }
 

@@ -104,15 +104,19 @@ absl::StatusOr<FitResult> RunFit(const FitRecipe& recipe, const FitInput& input,
   return run->Finish();
 }
 
-absl::StatusOr<FitPreview> PreviewFit(const FitRecipe& recipe, const FitInput& input, const ModelProbe& probe) {
+absl::StatusOr<FitCost> CostOfFit(const FitRecipe& recipe, const FitPairs& pairs, const ModelProbe& probe) {
   NoJob job;
   ProgressMeter progress(job, 0);
-  ModelProbe same = probe;
-  if (recipe.options.has_batch_tokens()) same.set_batch_tokens(recipe.options.batch_tokens());
+  ModelProbe own = probe;
+  TRIMTAB_ASSIGN_OR_RETURN(const std::unique_ptr<FitRun> run, FitRun::Create(recipe, pairs, own, progress, job));
+  return FitCost{.search = run->SearchCost(), .finish = run->FinishCost()};
+}
+
+absl::StatusOr<FitPreview> PreviewFit(const FitRecipe& recipe, const FitInput& input, const ModelProbe& probe) {
   TRIMTAB_ASSIGN_OR_RETURN(const FitPairs pairs, PreparePairs(recipe.options, input, probe));
-  TRIMTAB_ASSIGN_OR_RETURN(const std::unique_ptr<FitRun> run, FitRun::Create(recipe, pairs, same, progress, job));
+  TRIMTAB_ASSIGN_OR_RETURN(const FitCost cost, CostOfFit(recipe, pairs, probe));
   FitPreview preview = PreviewOf(pairs);
-  preview.rows = run->SearchCost() + run->FinishCost();
+  preview.rows = cost.search + cost.finish;
   return preview;
 }
 

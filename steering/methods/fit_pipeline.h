@@ -26,7 +26,14 @@ absl::StatusOr<FitPreview> PreviewFit(const FitRecipe& recipe, const FitInput& i
 // Encodes and splits, and tells `progress` of pairs that cannot be used.
 absl::StatusOr<FitPairs> PrepareForFit(const methods::v1::FitOptions& resolved, const FitInput& input,
                                        const ModelProbe& probe, ProgressMeter& progress, JobContext& job);
-FitPreview PreviewOf(const FitPairs& pairs);
+FitPreview PreviewOf(const FitPairs& pairs);  // but for rows
+
+// Rows of forward passes that a fit takes, about.
+struct FitCost {
+  double search = 0, finish = 0;
+};
+// FIELD_INVALID: a block that the model does not have.
+absl::StatusOr<FitCost> CostOfFit(const FitRecipe& recipe, const FitPairs& pairs, const ModelProbe& probe);
 
 // One recipe on pairs that are split: first Search, then, where its result is wanted, Finish. All arguments outlive it.
 class FitRun {

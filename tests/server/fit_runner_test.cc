@@ -76,7 +76,7 @@ class FitRunnerTest : public ::testing::Test {
   }
 
   // What RegisterObjective stores.
-  JobRecord Register(const std::string& id, bool equal_answers = false) {
+  JobRecord Register(const std::string& id, bool equal_answers = false, const std::string& method = "grains") {
     v1::Objective pairs;
     for (int i = 0; i < 8; ++i) {
       v1::PreferencePair& pair = *(i < 6 ? pairs.add_pairs() : pairs.add_held_out_pairs());
@@ -92,8 +92,8 @@ class FitRunnerTest : public ::testing::Test {
     google::protobuf::Any any;
     any.PackFrom(config);
     ObjectiveRecord objective{.name = absl::StrCat("models/", loaded_->id, "/objectives/", id),
-                              .method = "grains",
-                              .method_config = any.SerializeAsString(),
+                              .method = method,
+                              .method_config = method == "grains" ? any.SerializeAsString() : "",
                               .pairs = pairs.SerializeAsString(),
                               .pairs_hash = "hash",
                               .pair_count = 6,
@@ -195,6 +195,28 @@ TEST_F(FitRunnerTest, AFitIsStoredAndServed) {
   const auto served = vectors_.Find(job.target);
   EXPECT_EQ(served->state, ServedObjective::State::kActive);
   EXPECT_EQ(served->revisions.at(1)->digest(), revision.digest);
+}
+
+TEST_F(FitRunnerTest, AChoiceAmongMethodsIsStoredWithItsReasons) {
+  const JobRecord job = Register("calm", /*equal_answers=*/false, "auto");
+  const JobRecord ended = Run(job);
+  ASSERT_EQ(ended.state, JobRecord::State::kSucceeded) << ErrorOf(ended);
+  const RevisionRecord revision = *registry_->GetRevision(job.target, 1);
+  const v1::RevisionSummary summary = ToProto(revision);
+  EXPECT_EQ(summary.method(), "auto");
+  ASSERT_GE(summary.trials_size(), 4);
+  int chosen = 0;
+  for (const v1::MethodTrial& trial : summary.trials()) {
+    EXPECT_TRUE(trial.error().empty() || !trial.has_validation()) << trial.ShortDebugString();
+    if (!trial.chosen()) continue;
+    ++chosen;
+    EXPECT_EQ((*SteeringVector::Parse(revision.vector))->spec().method, trial.method());
+    EXPECT_FLOAT_EQ(trial.strength(), summary.recommended_strength());
+    EXPECT_EQ(trial.layer(), summary.layers(0).layer());
+    EXPECT_GT(trial.validation().pair_count(), 0);
+    EXPECT_NE(summary.choice().find(trial.method()), std::string::npos) << summary.choice();
+  }
+  EXPECT_EQ(chosen, 1);
 }
 
 TEST_F(FitRunnerTest, PairsWithoutSignalFailTheObjective) {

@@ -21,9 +21,14 @@ TEST(EffectTest, SummarizesPairedChanges) {
   EXPECT_FLOAT_EQ(summary.accuracy_after, 0.75f);
   EXPECT_FLOAT_EQ(summary.margin_before, 0.375f);
   EXPECT_FLOAT_EQ(summary.margin_gain, 0.75f);
+  EXPECT_EQ(summary.anti_steerable_share, 0);
   // Gains 1.5, 0.5, 1, 0: deviation 0.6455, standard error 0.32275.
   EXPECT_NEAR(summary.ci_high - summary.margin_gain, 3.1824 * 0.32275, 1e-3);
   EXPECT_NEAR(summary.margin_gain - summary.ci_low, 3.1824 * 0.32275, 1e-3);
+}
+
+TEST(EffectTest, CountsThePairsThatGoTheWrongWay) {
+  EXPECT_FLOAT_EQ(SummarizeEffect({0, 0, 0, 0}, {3, -0.1, 0, -2}).anti_steerable_share, 0.5f);
 }
 
 TEST(EffectTest, FewPairsHaveNoWidth) {
