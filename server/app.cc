@@ -21,6 +21,7 @@
 #include "server/drift_runner.h"
 #include "server/drift_suites.h"
 #include "server/fit_runner.h"
+#include "server/method_plugins.h"
 #include "server/jobs/device_gate.h"
 #include "server/jobs/job_manager.h"
 #include "server/model_host.h"
@@ -111,6 +112,7 @@ absl::Status App::Impl::Start() {
   if (!suites.ok()) return suites.status();
   suites_ = std::make_unique<DriftSuites>(*std::move(suites));
   TRIMTAB_RETURN_IF_ERROR(RegisterBuiltinMethods(methods_));
+  TRIMTAB_RETURN_IF_ERROR(LoadMethodPlugins(config_.method_plugins, methods_));
   TRIMTAB_RETURN_IF_ERROR(StartMetrics());
   TRIMTAB_RETURN_IF_ERROR(OpenRegistry());
   TRIMTAB_RETURN_IF_ERROR(LoadModels());

@@ -26,6 +26,8 @@ struct ServerConfig {
   std::string registry = "trimtab.db";    // path of the SQLite file; its folder must exist
   std::vector<std::string> drift_suites;  // "name=path" each; the first is the default
   std::string neutral_text;               // path; empty: none
+  // Shared objects with further steering methods (steering/plugin.h), paths.
+  std::vector<std::string> method_plugins;
 
   int64_t kv_cache_mib = 512;
   int64_t max_running_requests = 64, max_waiting_requests = 256, max_step_tokens = 512;

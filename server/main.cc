@@ -45,6 +45,8 @@ ABSL_FLAG(std::vector<std::string>, drift_suite, {},
           "question sets for drift, comma-separated name=path; JSON lines or "
           "an MMLU folder; the first is the default");
 ABSL_FLAG(std::string, neutral_text, "", "UTF-8 file of text on which the cost of steering is measured");
+ABSL_FLAG(std::vector<std::string>, method_plugin, {},
+          "shared objects with steering methods, comma-separated paths; their code runs with the server's rights");
 ABSL_FLAG(int64_t, kv_cache_mib, 512, "memory of the key-value cache per model, MiB");
 ABSL_FLAG(int64_t, max_running_requests, 64, "sequences that are computed together");
 ABSL_FLAG(int64_t, max_waiting_requests, 256, "requests that wait, beyond which QUEUE_FULL is answered");
@@ -97,6 +99,7 @@ ServerConfig ConfigFromFlags() {
   config.registry = absl::GetFlag(FLAGS_registry);
   config.drift_suites = absl::GetFlag(FLAGS_drift_suite);
   config.neutral_text = absl::GetFlag(FLAGS_neutral_text);
+  config.method_plugins = absl::GetFlag(FLAGS_method_plugin);
   config.kv_cache_mib = absl::GetFlag(FLAGS_kv_cache_mib);
   config.max_running_requests = absl::GetFlag(FLAGS_max_running_requests);
   config.max_waiting_requests = absl::GetFlag(FLAGS_max_waiting_requests);
