@@ -1,11 +1,9 @@
-// The audit of an objective: which tokens of each prompt the preference hangs on, as text or as a web page. Pure
-// functions; any thread.
+// The audit of an objective: which tokens of each prompt the preference hangs on, as text. audit_page.h makes a page of
+// it. Pure functions; any thread.
 #ifndef TRIMTAB_TOOLS_TRIMCTL_AUDIT_H_
 #define TRIMTAB_TOOLS_TRIMCTL_AUDIT_H_
 
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "trimtab/v1/revision.pb.h"
 
@@ -18,12 +16,6 @@ std::string RenderAttribution(const v1::Attribution& attribution, bool color);
 
 // The tokens that matter most for and against the preferred answer, at most `count` on each side, with their scores.
 std::string RenderInfluentialTokens(const v1::Attribution& attribution, int count, bool color);
-
-// A page that needs nothing else: no scripts, no links. Everything from the server is escaped.
-std::string AuditHtml(std::string_view revision, const std::vector<v1::Attribution>& attributions);
-
-// `text` with &, <, >, " and ' replaced, control characters made visible.
-std::string EscapeHtml(std::string_view text);
 
 }  // namespace trimtab
 

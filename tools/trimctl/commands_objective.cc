@@ -9,6 +9,7 @@
 #include "server/base/resource_name.h"
 #include "server/base/status_macros.h"
 #include "tools/trimctl/audit.h"
+#include "tools/trimctl/audit_page.h"
 #include "tools/trimctl/command.h"
 #include "tools/trimctl/flags.h"
 #include "tools/trimctl/render.h"
@@ -83,8 +84,12 @@ absl::StatusOr<ExitCode> Audit(Cli& cli, const std::vector<std::string>& argumen
   all.clear_next_page_token();
   const std::vector<v1::Attribution> attributions(all.attributions().begin(), all.attributions().end());
   if (const std::string path = absl::GetFlag(FLAGS_html); !path.empty()) {
+    v1::GetRevisionRequest revision_request;
+    revision_request.set_name(all.revision());
+    TRIMTAB_ASSIGN_OR_RETURN(const v1::RevisionSummary revision,
+                             cli.client.Call(cli.client.objectives(), &Stub::GetRevision, revision_request));
     std::ofstream file(path, std::ios::binary);
-    file << AuditHtml(all.revision(), attributions) << std::flush;
+    file << AuditPage(revision, attributions) << std::flush;
     if (!file) return UsageError(absl::StrCat("--html: ", path, " cannot be written"));
     std::cerr << "wrote " << path << "\n";
     return ExitCode::kOk;

@@ -46,6 +46,21 @@ ABSL_FLAG(std::string, etag, "", "do it only if the objective still has this eta
 ABSL_FLAG(std::string, html, "", "write the audit as a web page to this file");
 ABSL_FLAG(int32_t, pairs, 0, "number of pairs to show, 0 for all");
 
+ABSL_FLAG(std::string, out, "", "folder to write to; it is made if it is not there");
+ABSL_FLAG(std::string, format, "safetensors", "\"safetensors\" or \"gguf\"");
+ABSL_FLAG(absl::optional<float>, gguf_scale, absl::nullopt,
+          "GGUF: every direction is written times this; unset: the default strength of a vector of absolute strength");
+ABSL_FLAG(bool, force, false, "replace files that exist");
+ABSL_FLAG(std::string, site, "",
+          "GGUF: where in a block its tensors are added, \"block_output\", \"attention_output\" or \"mlp_output\"");
+ABSL_FLAG(bool, preserve_norm, false, "GGUF: restore the activation's norm after adding");
+ABSL_FLAG(bool, relative, false,
+          "GGUF: strengths are multiples of the activation's norm; the tensors are made unit vectors");
+ABSL_FLAG(int32_t, layer_offset, 0,
+          "GGUF: tensor direction.N steers block N plus this, counted from 0; 0 is llama.cpp's and repeng's way");
+ABSL_FLAG(bool, allow_other_fingerprint, false,
+          "import vectors although the file names other weights, or none as GGUF files of others do");
+
 ABSL_FLAG(std::string, system, "", "instructions before the prompt");
 ABSL_FLAG(
     bool, raw, false,

@@ -39,6 +39,16 @@ ABSL_DECLARE_FLAG(std::string, etag);
 // The audit.
 ABSL_DECLARE_FLAG(std::string, html);
 ABSL_DECLARE_FLAG(int32_t, pairs);
+// Files.
+ABSL_DECLARE_FLAG(std::string, out);
+ABSL_DECLARE_FLAG(std::string, format);
+ABSL_DECLARE_FLAG(absl::optional<float>, gguf_scale);
+ABSL_DECLARE_FLAG(bool, force);
+ABSL_DECLARE_FLAG(std::string, site);
+ABSL_DECLARE_FLAG(bool, preserve_norm);
+ABSL_DECLARE_FLAG(bool, relative);
+ABSL_DECLARE_FLAG(int32_t, layer_offset);
+ABSL_DECLARE_FLAG(bool, allow_other_fingerprint);
 // Generation.
 ABSL_DECLARE_FLAG(std::string, system);
 ABSL_DECLARE_FLAG(bool, raw);

@@ -23,7 +23,8 @@ namespace {
 std::vector<Command> AllCommands() {
   std::vector<Command> all;
   for (std::vector<Command> (*group)() :
-       {RegisterCommands, ObjectiveCommands, GenerateCommands, DriftCommands, ModelCommands, ServerCommands}) {
+       {RegisterCommands, ObjectiveCommands, FileCommands, GenerateCommands, DriftCommands, ModelCommands,
+        ServerCommands}) {
     for (Command& command : group()) all.push_back(std::move(command));
   }
   return all;

@@ -68,30 +68,5 @@ TEST(Audit, OrdersInfluentialTokens) {
             "  for the preferred answer:     none\n  for the dispreferred answer:  none\n");
 }
 
-TEST(Audit, EscapesHtml) {
-  EXPECT_EQ(EscapeHtml("<a href=\"x\">&'\x01"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;\uFFFD");
-}
-
-TEST(Audit, PageIsSelfContainedAndEscaped) {
-  v1::Attribution attribution = MakeAttribution();
-  attribution.set_method("<b>m</b>");
-  AddToken(attribution, "<script>alert(1)</script>", -3, v1::TokenAttribution::SIDE_NONE);
-  const std::string page = AuditHtml("models/m/<i>", {attribution});
-  EXPECT_EQ(page.rfind("<!doctype html>", 0), 0u);
-  EXPECT_EQ(page.substr(page.size() - 8), "</html>\n");
-  EXPECT_EQ(page.find("<script"), std::string::npos);
-  EXPECT_EQ(page.find("<i>"), std::string::npos);
-  EXPECT_EQ(page.find("<b>"), std::string::npos);
-  EXPECT_EQ(page.find("http://"), std::string::npos);
-  EXPECT_EQ(page.find("https://"), std::string::npos);
-  EXPECT_NE(page.find("default-src 'none'"), std::string::npos);
-  EXPECT_NE(page.find("&lt;script&gt;alert(1)&lt;/script&gt;</span>"), std::string::npos);
-  EXPECT_NE(
-      page.find("<span class=\"token masked\" style=\"background:rgba(40,160,70,0.70)\" title=\"score +3.0000 nats, "
-                "position 1\">good</span>"),
-      std::string::npos)
-      << page;
-}
-
 }  // namespace
 }  // namespace trimtab
