@@ -18,12 +18,13 @@
 #include "server/base/log.h"
 #include "server/base/resource_name.h"
 #include "server/base/status_macros.h"
+#include "server/curve_runner.h"
 #include "server/drift_runner.h"
 #include "server/drift_suites.h"
 #include "server/fit_runner.h"
-#include "server/method_plugins.h"
 #include "server/jobs/device_gate.h"
 #include "server/jobs/job_manager.h"
+#include "server/method_plugins.h"
 #include "server/model_host.h"
 #include "server/model_jobs.h"
 #include "server/objective_publisher.h"
@@ -92,6 +93,7 @@ class App::Impl {
   std::unique_ptr<JobManager> jobs_;
   std::unique_ptr<DriftRunner> drift_;
   std::unique_ptr<FitRunner> fit_;
+  std::unique_ptr<CurveRunner> curve_;
   std::unique_ptr<ModelJobs> model_jobs_;
   std::unique_ptr<Executor> prep_, egress_, storage_;
   CallEnvironment environment_;
@@ -199,7 +201,17 @@ absl::Status App::Impl::StartJobs() {
                        .clock = clock_,
                        .find_model = [this](std::string_view id) { return host_->FindLoaded(id); },
                        .on_drift = on_drift});
+  curve_ = std::make_unique<CurveRunner>(
+      CurveRunner::Parts{.registry = *registry_,
+                         .methods = methods_,
+                         .models = host_->directory(),
+                         .suites = *suites_,
+                         .jobs = *jobs_,
+                         .clock = clock_,
+                         .find_model = [this](std::string_view id) { return host_->FindLoaded(id); }});
+  jobs_->Register(std::string(kCurveJob), curve_->Runner());
   jobs_->Register(std::string(kFitJob), fit_->Runner());
+  jobs_->Register(std::string(kRefitJob), fit_->Runner());
   jobs_->Register(std::string(kDriftJob), drift_->Runner());
   model_jobs_ = std::make_unique<ModelJobs>(ModelJobs::Parts{.registry = *registry_,
                                                              .host = *host_,
@@ -227,7 +239,11 @@ absl::Status App::Impl::StartServices() {
   model_service_ = std::make_unique<ModelServiceImpl>(
       ModelServiceImpl::Parts{host_->directory(), *host_, *registry_, *jobs_, *page_tokens_, *storage_, clock_});
   objectives_ = std::make_unique<ObjectiveServiceImpl>(ObjectiveServiceImpl::Parts{
-      host_->directory(), methods_, *registry_, *jobs_, *publisher_, *page_tokens_, *storage_, clock_});
+      host_->directory(), methods_, *registry_, *jobs_, *publisher_, *page_tokens_, *storage_, clock_,
+      [this](const std::string& model, const std::string& method, const google::protobuf::Any* config,
+             const PairSet& pairs) {
+        return fit_->Preview(model, method, config, {.pairs = pairs.pairs, .held_out_pairs = pairs.held_out});
+      }});
   drift_service_ = std::make_unique<DriftServiceImpl>(
       DriftServiceImpl::Parts{host_->directory(), vectors_, *registry_, *jobs_, *page_tokens_, *storage_, clock_});
   operations_ = std::make_unique<OperationsServiceImpl>(

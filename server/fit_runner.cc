@@ -16,6 +16,7 @@
 #include "server/rpc/field_checker.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/proto_time.h"
+#include "server/rpc/to_proto.h"
 #include "server/rpc/validate.h"
 #include "steering/model_probe.h"
 #include "trimtab/v1/objective.pb.h"
@@ -28,19 +29,7 @@ constexpr int64_t kNeutralTokens = 768;
 constexpr int64_t kNeutralChunk = 128;
 // Share of a job's time that the drift evaluation of a registration takes, about.
 constexpr double kDriftShare = 0.1;
-
-void SetEffect(const EffectSummary& effect, float strength, v1::EffectSummary& proto) {
-  proto.set_accuracy_before(effect.accuracy_before);
-  proto.set_accuracy_after(effect.accuracy_after);
-  proto.set_margin_before(effect.margin_before);
-  proto.set_anti_steerable_share(effect.anti_steerable_share);
-  proto.set_margin_gain(effect.margin_gain);
-  proto.set_ci95((effect.ci_high - effect.ci_low) / 2);
-  proto.set_ci95_low(effect.ci_low);
-  proto.set_ci95_high(effect.ci_high);
-  proto.set_pair_count(static_cast<int32_t>(effect.pairs));
-  proto.set_strength(strength);
-}
+constexpr char kBegun[] = "begun";  // partial result of every run
 
 // The report that a fit job makes has the job's own id.
 std::string DriftReportOf(const JobRecord& job) {
@@ -48,6 +37,13 @@ std::string DriftReportOf(const JobRecord& job) {
   const std::optional<std::string> operation = ParseOperationName(job.name);
   if (!objective || !operation) return "";
   return DriftReportId{.model = objective->model, .report = *operation}.name();
+}
+
+bool WantsDrift(const JobRecord& job) {
+  v1::RegisterObjectiveRequest registration;
+  v1::RefitObjectiveRequest refit;
+  return job.kind == kRefitJob ? refit.ParseFromString(job.request) && refit.evaluate_drift()
+                               : registration.ParseFromString(job.request) && registration.evaluate_drift();
 }
 
 std::string Metadata(const JobRecord& job, const JobProgressSnapshot& snapshot) {
@@ -70,12 +66,26 @@ std::string Metadata(const JobRecord& job, const JobProgressSnapshot& snapshot) 
     failure.set_code(static_cast<int32_t>(absl::StatusCode::kInvalidArgument));
     failure.set_message(absl::StrCat(item, ": ", reason));
   }
-  v1::RegisterObjectiveRequest request;
-  if (request.ParseFromString(job.request) && request.evaluate_drift()) metadata.set_drift_report(DriftReportOf(job));
+  if (WantsDrift(job)) metadata.set_drift_report(DriftReportOf(job));
   return metadata.SerializeAsString();
 }
 
 }  // namespace
+
+v1::EffectSummary ToProto(const EffectSummary& effect, float strength) {
+  v1::EffectSummary proto;
+  proto.set_accuracy_before(effect.accuracy_before);
+  proto.set_accuracy_after(effect.accuracy_after);
+  proto.set_margin_before(effect.margin_before);
+  proto.set_anti_steerable_share(effect.anti_steerable_share);
+  proto.set_margin_gain(effect.margin_gain);
+  proto.set_ci95((effect.ci_high - effect.ci_low) / 2);
+  proto.set_ci95_low(effect.ci_low);
+  proto.set_ci95_high(effect.ci_high);
+  proto.set_pair_count(static_cast<int32_t>(effect.pairs));
+  proto.set_strength(strength);
+  return proto;
+}
 
 v1::Attribution ToProto(const PairAttribution& attribution) {
   v1::Attribution proto;
@@ -118,8 +128,10 @@ v1::RevisionSummary ToSummary(const FitResult& result, absl::Duration fit_time) 
   summary.set_pair_count(static_cast<int32_t>(report.pair_count));
   summary.set_median_completeness_error(report.median_completeness_error);
   summary.set_low_confidence_pairs(static_cast<int32_t>(report.low_confidence_pairs));
-  if (report.validation.pairs > 0) SetEffect(report.validation, vector.default_strength, *summary.mutable_validation());
-  if (report.held_out.pairs > 0) SetEffect(report.held_out, vector.default_strength, *summary.mutable_held_out());
+  if (report.validation.pairs > 0) {
+    *summary.mutable_validation() = ToProto(report.validation, vector.default_strength);
+  }
+  if (report.held_out.pairs > 0) *summary.mutable_held_out() = ToProto(report.held_out, vector.default_strength);
   *summary.mutable_fit_time() = ToProto(fit_time);
   summary.set_recommended_strength(vector.default_strength);
   summary.set_max_strength(vector.max_strength);
@@ -156,21 +168,49 @@ v1::RevisionSummary ToSummary(const FitResult& result, absl::Duration fit_time) 
   return summary;
 }
 
-absl::StatusOr<FitRunner::Task> FitRunner::Load(const JobRecord& job) const {
+absl::Status FitRunner::LoadRegistration(const JobRecord& job, Task& task) const {
+  v1::RegisterObjectiveRequest request;
+  if (!request.ParseFromString(job.request)) return absl::DataLossError("the stored registration is damaged");
+  task.method = task.objective.method;
+  task.method_config = task.objective.method_config;
+  return absl::OkStatus();
+}
+
+absl::Status FitRunner::LoadRefit(const JobRecord& job, JobContext& context, Task& task) const {
+  v1::RefitObjectiveRequest request;
+  if (!request.ParseFromString(job.request)) return absl::DataLossError("the stored refit is damaged");
+  task.method = request.method();
+  if (request.has_method_config()) task.method_config = request.method_config().SerializeAsString();
+  task.refit = RefitRecord{.keep_active = request.keep_active()};
+  TRIMTAB_ASSIGN_OR_RETURN(const std::optional<std::string> pairs, context.LoadPartial(Registry::kRefitPairs));
+  if (pairs) task.refit->pairs = *pairs;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<FitRunner::Task> FitRunner::Load(const JobRecord& job, JobContext& context) const {
   Task task;
   TRIMTAB_ASSIGN_OR_RETURN(task.objective, parts_.registry.GetObjective(job.target));
+  if (!job.objective_uid.empty() && job.objective_uid != task.objective.uid) {
+    return NotFoundError(kObjectiveNotFound, "objective with uid", job.objective_uid);  // another one of its name
+  }
+  TRIMTAB_RETURN_IF_ERROR(job.kind == kRefitJob ? LoadRefit(job, context, task) : LoadRegistration(job, task));
+  const bool new_pairs = task.refit && !task.refit->pairs.empty();
   const std::optional<ObjectiveId> id = ParseObjectiveName(task.objective.name);
-  v1::RegisterObjectiveRequest request;
   v1::Objective stored;
-  if (!id || !request.ParseFromString(job.request) || !stored.ParseFromString(task.objective.pairs) ||
-      !task.config.ParseFromString(task.objective.method_config)) {
+  if (!id || !stored.ParseFromString(new_pairs ? task.refit->pairs : task.objective.pairs) ||
+      !task.config.ParseFromString(task.method_config)) {
     return absl::DataLossError("the stored registration is damaged");
   }
   task.id = *id;
-  task.with_drift = request.evaluate_drift() && !parts_.suites.names().empty();
+  task.with_drift = WantsDrift(job) && !parts_.suites.names().empty();
   FieldChecker checker;
   PairSet pairs = ParsePairs(checker, "objective", stored);
   TRIMTAB_RETURN_IF_ERROR(checker.status());
+  task.pairs_hash = new_pairs ? PairsHash(pairs.pairs) : task.objective.pairs_hash;
+  if (new_pairs) {
+    task.refit->pair_count = static_cast<int64_t>(pairs.pairs.size());
+    task.refit->held_out_count = static_cast<int64_t>(pairs.held_out.size());
+  }
   task.input = {.pairs = std::move(pairs.pairs), .held_out_pairs = std::move(pairs.held_out)};
   TRIMTAB_ASSIGN_OR_RETURN(const std::vector<RevisionRecord> later,
                            parts_.registry.ListRevisions(task.objective.name, task.objective.active_revision, 1000));
@@ -178,16 +218,28 @@ absl::StatusOr<FitRunner::Task> FitRunner::Load(const JobRecord& job) const {
   return task;
 }
 
-absl::StatusOr<FitResult> FitRunner::Fit(const Task& task, JobContext& job) const {
-  TRIMTAB_ASSIGN_OR_RETURN(const std::shared_ptr<const LoadedModel> model, parts_.find_model(task.id.model));
-  TRIMTAB_ASSIGN_OR_RETURN(
-      const std::unique_ptr<SteeringMethod> method,
-      parts_.methods.Create(task.objective.method, task.objective.method_config.empty() ? nullptr : &task.config));
+std::unique_ptr<ModelProbe> FitRunner::MakeProbe(std::shared_ptr<const LoadedModel> model) const {
   ProbeOptions options;
   options.neutral_text = ChunkText(*model->tokenizer, parts_.suites.neutral_text(), kNeutralChunk, kNeutralTokens);
-  ModelProbe probe(model, std::move(options));
+  return std::make_unique<ModelProbe>(std::move(model), std::move(options));
+}
+
+absl::StatusOr<FitPreview> FitRunner::Preview(std::string_view model, const std::string& method,
+                                              const google::protobuf::Any* config, const FitInput& input) const {
+  TRIMTAB_ASSIGN_OR_RETURN(std::shared_ptr<const LoadedModel> loaded, parts_.find_model(model));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::unique_ptr<SteeringMethod> made, parts_.methods.Create(method, config));
+  return made->Preview(input, *MakeProbe(std::move(loaded)));
+}
+
+absl::StatusOr<FitResult> FitRunner::Fit(const Task& task, JobContext& job, double& rows) const {
+  TRIMTAB_ASSIGN_OR_RETURN(std::shared_ptr<const LoadedModel> model, parts_.find_model(task.id.model));
+  TRIMTAB_ASSIGN_OR_RETURN(const std::unique_ptr<SteeringMethod> method,
+                           parts_.methods.Create(task.method, task.method_config.empty() ? nullptr : &task.config));
+  const std::unique_ptr<ModelProbe> probe = MakeProbe(std::move(model));
+  const absl::StatusOr<FitPreview> preview = method->Preview(task.input, *probe);
+  rows = preview.ok() ? preview->rows : 0;
   PartOfJob fitting(job, "fit/", 0, task.with_drift ? 1 - kDriftShare : 1);
-  return method->Fit(task.input, probe, fitting);
+  return method->Fit(task.input, *probe, fitting);
 }
 
 absl::StatusOr<v1::DriftReport> FitRunner::MeasureDrift(const Task& task, const FitResult& result,
@@ -210,15 +262,20 @@ absl::StatusOr<v1::DriftReport> FitRunner::MeasureDrift(const Task& task, const 
 
 absl::Status FitRunner::Run(const JobRecord& job, JobContext& context) const {
   const absl::Time start = parts_.clock.Now();
-  TRIMTAB_ASSIGN_OR_RETURN(const Task task, Load(job));
+  TRIMTAB_ASSIGN_OR_RETURN(const Task task, Load(job, context));
   ThreadTeam team(ParallelThreads());  // its threads have this one's priority
   const ScopedTeam scope(&team);
   PartOfJob whole(context, "", 0, 1);
-  TRIMTAB_ASSIGN_OR_RETURN(const FitResult result, Fit(task, whole));
+  // A run that does only the rest does not tell how long a fit takes.
+  TRIMTAB_ASSIGN_OR_RETURN(const std::optional<std::string> resumed, context.LoadPartial(kBegun));
+  if (!resumed) TRIMTAB_RETURN_IF_ERROR(context.SavePartial(kBegun, "yes"));
+  double rows = 0;
+  TRIMTAB_ASSIGN_OR_RETURN(const FitResult result, Fit(task, whole, rows));
   v1::RevisionSummary summary = ToSummary(result, parts_.clock.Now() - start);
-  summary.set_method(task.objective.method);
-  summary.set_pairs_digest(task.objective.pairs_hash);
-  if (!task.objective.method_config.empty()) *summary.mutable_method_config() = task.config;
+  summary.set_method(task.method);
+  summary.set_pairs_digest(task.pairs_hash);
+  if (!task.method_config.empty()) *summary.mutable_method_config() = task.config;
+  if (!resumed) summary.set_fit_rows(rows);
 
   std::optional<v1::DriftReport> drift;
   if (task.with_drift) {
@@ -267,13 +324,13 @@ absl::Status FitRunner::Commit(const Task& task, const FitResult& result, const 
                                          {.objective = task.objective.name,
                                           .digest = result.vector->digest(),
                                           .model_fingerprint = result.vector->spec().model_fingerprint,
-                                          .method = task.objective.method,
-                                          .method_config = task.objective.method_config,
-                                          .pairs_hash = task.objective.pairs_hash,
+                                          .method = task.method,
+                                          .method_config = task.method_config,
+                                          .pairs_hash = task.pairs_hash,
                                           .vector = result.vector->Serialize(),
                                           .summary = summary.SerializeAsString(),
                                           .create_time = done.end_time},
-                                         attributions, done, drift_record)
+                                         attributions, done, drift_record, task.refit)
                               .status());
   return parts_.publisher.Publish(task.objective.name);
 }
@@ -286,8 +343,9 @@ absl::Status FitRunner::Fail(const JobRecord& job, const absl::Status& error) co
   failed.state = absl::IsCancelled(error) ? JobRecord::State::kCancelled : JobRecord::State::kFailed;
   failed.error = ToRpcStatus(error).SerializeAsString();
   failed.end_time = parts_.clock.Now();
+  TRIMTAB_ASSIGN_OR_RETURN(const JobRecord stored, parts_.registry.GetJob(job.name));
   const absl::StatusOr<ObjectiveRecord> objective = parts_.registry.GetObjective(job.target);
-  const std::string uid = objective.ok() && objective->operation == job.name ? objective->uid : "";
+  const std::string uid = objective.ok() && objective->uid == stored.objective_uid ? objective->uid : "";
   TRIMTAB_RETURN_IF_ERROR(parts_.registry.CommitFitFailure(uid, failed));
   return uid.empty() ? absl::OkStatus() : parts_.publisher.Publish(job.target);
 }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -29,6 +30,10 @@
 
 namespace trimtab {
 
+class ModelProbe;
+
+// `effect`, measured at `strength`.
+v1::EffectSummary ToProto(const EffectSummary& effect, float strength);
 // The audit of one pair.
 v1::Attribution ToProto(const PairAttribution& attribution);
 // What a fit found out, without what only the objective or storing knows: method, pairs, number, name, time.
@@ -50,7 +55,12 @@ class FitRunner {
   };
   explicit FitRunner(Parts parts) : parts_(std::move(parts)) {}
 
-  // As the job manager's kind "fit".
+  // What a fit of `input` on the model (an id) would work with. `config`: null for the method's defaults. Errors: those
+  // of SteeringMethod::Preview and of finding the model and the method. Any thread that may encode pairs.
+  absl::StatusOr<FitPreview> Preview(std::string_view model, const std::string& method,
+                                     const google::protobuf::Any* config, const FitInput& input) const;
+
+  // As the job manager's kinds "fit" and "refit".
   JobManager::Runner Runner();
 
  private:
@@ -58,15 +68,22 @@ class FitRunner {
   struct Task {
     ObjectiveId id;
     ObjectiveRecord objective;
+    std::string method, method_config;  // of this fit; the configuration serialized, empty for the method's defaults
     google::protobuf::Any config;
+    std::string pairs_hash;
     FitInput input;
     int64_t revision = 0;  // that the result will be
     bool with_drift = false;
+    std::optional<RefitRecord> refit;
   };
 
   absl::Status Run(const JobRecord& job, JobContext& context) const;
-  absl::StatusOr<Task> Load(const JobRecord& job) const;
-  absl::StatusOr<FitResult> Fit(const Task& task, JobContext& job) const;
+  absl::StatusOr<Task> Load(const JobRecord& job, JobContext& context) const;
+  absl::Status LoadRegistration(const JobRecord& job, Task& task) const;
+  absl::Status LoadRefit(const JobRecord& job, JobContext& context, Task& task) const;
+  // `rows`: of forward passes that it takes, about; 0 when the method cannot tell.
+  absl::StatusOr<FitResult> Fit(const Task& task, JobContext& job, double& rows) const;
+  std::unique_ptr<ModelProbe> MakeProbe(std::shared_ptr<const LoadedModel> model) const;
   absl::StatusOr<v1::DriftReport> MeasureDrift(const Task& task, const FitResult& result, const JobRecord& record,
                                                JobContext& job) const;
   absl::Status Commit(const Task& task, const FitResult& result, const v1::RevisionSummary& summary,

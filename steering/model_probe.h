@@ -52,6 +52,12 @@ struct SteeringSetting {
   ApplyTo apply_to = ApplyTo::kFromLastPrompt;
 };
 
+// What steering costs on neutral text, per token, nats.
+struct NeutralCost {
+  double kl = 0;                    // KL(unsteered || steered)
+  double cross_entropy_change = 0;  // of the next token of the same chunk; above 0: the text is less likely
+};
+
 struct ProbeOptions {
   // Rows of one forward pass without gradients: bounds the memory of a job.
   int64_t batch_tokens = 2048;
@@ -140,6 +146,8 @@ class ModelProbe {
   // Mean over every second token of the neutral text of KL(unsteered || steered), nats, with all positions steered but
   // TextStart, which no request steers by default.
   absl::StatusOr<std::vector<double>> NeutralKl(const std::vector<SteeringSetting>& settings, JobContext& job);
+  // The same with how much the text's own next tokens lose: of one pass for each setting.
+  absl::StatusOr<std::vector<NeutralCost>> NeutralCosts(const std::vector<SteeringSetting>& settings, JobContext& job);
 
  private:
   // Of every pass: rounded rows would move a margin by as much as masking a token does.
@@ -177,7 +185,9 @@ class ModelProbe {
   const at::Tensor& NeutralStates(int64_t layer);
   // Rows of the neutral text that are text: all but TextStart.
   std::vector<int64_t> NeutralTextRows() const;
-  double MeanKl(const at::Tensor& unsteered, const at::Tensor& steered) const;
+  // Token that follows each row of the neutral text in its chunk; -1 after a chunk's last.
+  std::vector<int64_t> NeutralTargets() const;
+  NeutralCost MeanCost(const at::Tensor& unsteered, const at::Tensor& steered) const;
 
   const std::shared_ptr<const LoadedModel> loaded_;
   ProbeOptions options_;

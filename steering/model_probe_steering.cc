@@ -241,29 +241,51 @@ const at::Tensor& ModelProbe::NeutralStates(int64_t layer) {
   return states = RunNeutral(NeutralStates(-1), 0, layer + 1, tap);
 }
 
-double ModelProbe::MeanKl(const at::Tensor& unsteered, const at::Tensor& steered) const {
+std::vector<int64_t> ModelProbe::NeutralTargets() const {
+  std::vector<int64_t> targets;
+  for (const std::vector<TokenId>& chunk : options_.neutral_text) {
+    targets.insert(targets.end(), chunk.begin() + 1, chunk.end());
+    targets.push_back(-1);
+  }
+  return targets;
+}
+
+NeutralCost ModelProbe::MeanCost(const at::Tensor& unsteered, const at::Tensor& steered) const {
   const at::Tensor text = at::tensor(NeutralTextRows());
   const at::Tensor rows = text.slice(0, 0, text.size(0), kKlStride);
-  double sum = 0;
+  const at::Tensor targets = at::tensor(NeutralTargets()).index_select(0, rows);  // [rows]
+  double divergence = 0, lost = 0;
   for (int64_t begin = 0; begin < rows.size(0); begin += kKlRows) {
     const at::Tensor slice = rows.narrow(0, begin, std::min(kKlRows, rows.size(0) - begin));
     const at::Tensor p =
         at::log_softmax(loaded_->model->Logits(unsteered.index_select(0, slice), nullptr, kArithmetic), -1);
     const at::Tensor q =
         at::log_softmax(loaded_->model->Logits(steered.index_select(0, slice), nullptr, kArithmetic), -1);
-    sum += (p.exp() * (p - q)).sum(-1).to(at::kDouble).sum().item<double>();
+    divergence += (p.exp() * (p - q)).sum(-1).to(at::kDouble).sum().item<double>();
+    const at::Tensor target = targets.narrow(0, begin, slice.size(0));
+    const at::Tensor gone = (p - q).gather(-1, target.clamp_min(0).unsqueeze(-1)).squeeze(-1).to(at::kDouble);
+    lost += (gone * target.ge(0)).sum().item<double>();
   }
-  return sum / static_cast<double>(rows.size(0));
+  const auto scored = static_cast<double>(targets.ge(0).sum().item<int64_t>());
+  return {.kl = divergence / static_cast<double>(rows.size(0)), .cross_entropy_change = scored > 0 ? lost / scored : 0};
 }
 
 absl::StatusOr<std::vector<double>> ModelProbe::NeutralKl(const std::vector<SteeringSetting>& settings,
                                                           JobContext& job) {
+  TRIMTAB_ASSIGN_OR_RETURN(const std::vector<NeutralCost> costs, NeutralCosts(settings, job));
+  std::vector<double> divergences;
+  for (const NeutralCost& cost : costs) divergences.push_back(cost.kl);
+  return divergences;
+}
+
+absl::StatusOr<std::vector<NeutralCost>> ModelProbe::NeutralCosts(const std::vector<SteeringSetting>& settings,
+                                                                  JobContext& job) {
   if (!has_neutral_text()) return absl::FailedPreconditionError("the server has no neutral text");
   at::NoGradGuard no_grad;
-  std::vector<double> divergences;
+  std::vector<NeutralCost> costs;
   for (const SteeringSetting& setting : settings) {
     if (setting.vector == nullptr || setting.strength == 0) {
-      divergences.push_back(0);
+      costs.emplace_back();
       continue;
     }
     const int64_t first = FirstBlock(*setting.vector);
@@ -279,10 +301,10 @@ absl::StatusOr<std::vector<double>> ModelProbe::NeutralKl(const std::vector<Stee
     SteeringTap tap(bank, rows);
     const at::Tensor steered = RunNeutral(Entering(tap, first, states), first, num_layers(), tap);
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
-    divergences.push_back(MeanKl(NeutralStates(num_layers() - 1), steered));
+    costs.push_back(MeanCost(NeutralStates(num_layers() - 1), steered));
     TRIMTAB_RETURN_IF_ERROR(job.Checkpoint());
   }
-  return divergences;
+  return costs;
 }
 
 }  // namespace trimtab

@@ -96,7 +96,7 @@ Metrics::Metrics(const MetricsConfig& config, const Clock& clock)
   }
   families_.build_info.Add({{"version", config.version}, {"revision", config.revision}}).Set(1);
   absl::MutexLock lock(&mutex_);
-  for (const std::string_view kind : {"fit", "drift", "load", "unload"}) Job(kind);
+  for (const std::string_view kind : {"fit", "refit", "curve", "drift", "load", "unload"}) Job(kind);
 }
 
 Metrics::~Metrics() = default;

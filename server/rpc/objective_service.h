@@ -3,16 +3,21 @@
 #ifndef TRIMTAB_SERVER_RPC_OBJECTIVE_SERVICE_H_
 #define TRIMTAB_SERVER_RPC_OBJECTIVE_SERVICE_H_
 
+#include <functional>
+#include <string>
+
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "server/base/clock.h"
 #include "server/jobs/job_manager.h"
 #include "server/objective_publisher.h"
 #include "server/registry/registry.h"
 #include "server/rpc/executor.h"
-#include "server/rpc/page_token.h"
 #include "server/rpc/model_directory.h"
+#include "server/rpc/page_token.h"
 #include "server/rpc/validate.h"
 #include "steering/method_registry.h"
+#include "steering/steering_method.h"
 #include "trimtab/v1/objective.grpc.pb.h"
 
 namespace trimtab {
@@ -29,6 +34,10 @@ class ObjectiveServiceImpl final : public v1::ObjectiveService::CallbackService 
     const PageTokenCodec& page_tokens;
     Executor& executor;
     const Clock& clock;
+    // What a fit would work with, without fitting; unset: validations tell no time. `config`: null for the defaults.
+    std::function<absl::StatusOr<FitPreview>(const std::string& model, const std::string& method,
+                                             const google::protobuf::Any* config, const PairSet& pairs)>
+        preview = nullptr;
   };
   explicit ObjectiveServiceImpl(const Parts& parts) : parts_(parts) {}
 
@@ -53,6 +62,18 @@ class ObjectiveServiceImpl final : public v1::ObjectiveService::CallbackService 
   grpc::ServerUnaryReactor* PromoteRevision(grpc::CallbackServerContext* context,
                                             const v1::PromoteRevisionRequest* request,
                                             v1::Objective* response) override;
+  grpc::ServerUnaryReactor* RefitObjective(grpc::CallbackServerContext* context,
+                                           const v1::RefitObjectiveRequest* request,
+                                           google::longrunning::Operation* response) override;
+  grpc::ServerUnaryReactor* DisableObjective(grpc::CallbackServerContext* context,
+                                             const v1::DisableObjectiveRequest* request,
+                                             v1::Objective* response) override;
+  grpc::ServerUnaryReactor* EnableObjective(grpc::CallbackServerContext* context,
+                                            const v1::EnableObjectiveRequest* request,
+                                            v1::Objective* response) override;
+  grpc::ServerUnaryReactor* EvaluateStrength(grpc::CallbackServerContext* context,
+                                             const v1::EvaluateStrengthRequest* request,
+                                             google::longrunning::Operation* response) override;
   grpc::ServerUnaryReactor* ExportRevision(grpc::CallbackServerContext* context,
                                            const v1::ExportRevisionRequest* request,
                                            v1::ExportRevisionResponse* response) override;
@@ -70,6 +91,16 @@ class ObjectiveServiceImpl final : public v1::ObjectiveService::CallbackService 
 
  private:
   absl::Status Register(const v1::RegisterObjectiveRequest& request, google::longrunning::Operation* response);
+  absl::Status Refit(const v1::RefitObjectiveRequest& request, google::longrunning::Operation* response);
+  absl::Status Evaluate(const v1::EvaluateStrengthRequest& request, google::longrunning::Operation* response);
+  // Answers a call that only validates: what was found about `pairs` and how long fitting them takes. `config`: null
+  // for the method's defaults.
+  absl::Status Report(const PairSet& pairs, const ServedModel& model, const std::string& method,
+                      const google::protobuf::Any* config, const std::string& objective,
+                      google::longrunning::Operation* response) const;
+  // DisableObjective and EnableObjective.
+  absl::Status Switch(const std::string& name, const std::string& etag, ObjectiveRecord::State state,
+                      v1::Objective* response);
   absl::Status Update(const v1::UpdateObjectiveRequest& request, v1::Objective* response);
   absl::Status Delete(const v1::DeleteObjectiveRequest& request);
   absl::Status Promote(const v1::PromoteRevisionRequest& request, v1::Objective* response);

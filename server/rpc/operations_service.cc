@@ -74,10 +74,11 @@ class OperationsServiceImpl::WaitReactor final : public grpc::ServerUnaryReactor
 
 google::longrunning::Operation OperationsServiceImpl::Load(const JobRecord& record) {
   google::longrunning::Operation operation = ToProto(record);
-  if (record.kind != kFitJob || record.state != JobRecord::State::kSucceeded) return operation;
+  const bool fit = record.kind == kFitJob || record.kind == kRefitJob;
+  if (!fit || record.state != JobRecord::State::kSucceeded) return operation;
   // Deleted meanwhile: the stored result stands.
   const absl::StatusOr<ObjectiveRecord> objective = parts_.registry.GetObjective(record.target);
-  if (!objective.ok() || objective->operation != record.name) return operation;
+  if (!objective.ok() || objective->uid != record.objective_uid) return operation;
   const absl::StatusOr<v1::Objective> response = LoadObjective(parts_.registry, *objective);
   if (response.ok()) operation.mutable_response()->PackFrom(*response);
   return operation;

@@ -1,5 +1,6 @@
 // The requests of ObjectiveService that change something.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ constexpr size_t kMaxDescriptionBytes = 4096;
 constexpr size_t kMaxMethodBytes = 63;
 constexpr size_t kMaxEtagBytes = 128;
 constexpr size_t kMaxNamedPairs = 10;
+constexpr int64_t kMaxStrengths = 41;
+constexpr int64_t kDefaultMaxPairs = 200;
 
 PreferencePair ParsePair(FieldChecker& checker, const std::string& path, const v1::PreferencePair& proto) {
   PreferencePair pair;
@@ -89,18 +92,23 @@ std::optional<float> ParseMaxStrength(FieldChecker& checker, const v1::Objective
   return objective.max_strength();
 }
 
+// The pairs and held_out_pairs of `message`; `prefix` stands before these names.
+template <typename Message>
+PairSet ParsePairSet(FieldChecker& checker, const std::string& prefix, const Message& message) {
+  PairSet set;
+  set.pairs = ParsePairList(checker, prefix + "pairs", message.pairs());
+  set.held_out = ParsePairList(checker, prefix + "held_out_pairs", message.held_out_pairs());
+  if (!set.pairs.empty() && !set.held_out.empty() &&
+      set.pairs.front().dispreferred.empty() != set.held_out.front().dispreferred.empty()) {
+    checker.Fail(prefix + "held_out_pairs", "must have dispreferred answers exactly if the pairs have");
+  }
+  return set;
+}
+
 }  // namespace
 
 PairSet ParsePairs(FieldChecker& checker, std::string_view field, const v1::Objective& objective) {
-  const std::string prefix(field);
-  PairSet set;
-  set.pairs = ParsePairList(checker, prefix + ".pairs", objective.pairs());
-  set.held_out = ParsePairList(checker, prefix + ".held_out_pairs", objective.held_out_pairs());
-  if (!set.pairs.empty() && !set.held_out.empty() &&
-      set.pairs.front().dispreferred.empty() != set.held_out.front().dispreferred.empty()) {
-    checker.Fail(prefix + ".held_out_pairs", "must have dispreferred answers exactly if the pairs have");
-  }
-  return set;
+  return ParsePairSet(checker, std::string(field) + ".", objective);
 }
 
 absl::StatusOr<RegisterCall> ParseRegisterObjectiveRequest(const v1::RegisterObjectiveRequest& request) {
@@ -133,6 +141,73 @@ absl::StatusOr<RegisterCall> ParseRegisterObjectiveRequest(const v1::RegisterObj
   call.pairs = ParsePairs(checker, "objective", objective);
   if (!checker.ok()) return checker.status();
   TRIMTAB_RETURN_IF_ERROR(CheckNotDegenerate(call.pairs.pairs));
+  return call;
+}
+
+absl::Status CheckStrengths(std::optional<float> default_strength, std::optional<float> max_strength) {
+  if (!default_strength || !max_strength || std::abs(*default_strength) <= *max_strength) return absl::OkStatus();
+  return FieldError({{"objective.default_strength", absl::StrCat("must be within max_strength, ", *max_strength)}});
+}
+
+absl::StatusOr<RefitCall> ParseRefitObjectiveRequest(const v1::RefitObjectiveRequest& request) {
+  FieldChecker checker;
+  RefitCall call;
+  call.id = ParseObjective(checker, "name", request.name());
+  checker.Text("method", request.method(), 0, kMaxMethodBytes);
+  call.method = request.method();
+  call.pairs = ParsePairSet(checker, "", request);
+  if (request.pairs().empty() && !request.held_out_pairs().empty()) {
+    checker.Fail("held_out_pairs", "must be empty without pairs");
+  }
+  checker.Token("request_id", request.request_id(), kMaxRequestIdBytes);
+  call.request_id = request.request_id();
+  call.keep_active = request.keep_active();
+  call.validate_only = request.validate_only();
+  call.evaluate_drift = request.evaluate_drift();
+  checker.Token("etag", request.etag(), kMaxEtagBytes);
+  call.etag = request.etag();
+  if (!checker.ok()) return checker.status();
+  if (!request.pairs().empty()) TRIMTAB_RETURN_IF_ERROR(CheckNotDegenerate(call.pairs.pairs));
+  return call;
+}
+
+absl::StatusOr<SwitchCall> ParseSwitchRequest(const std::string& name, const std::string& etag) {
+  FieldChecker checker;
+  SwitchCall call{.id = ParseObjective(checker, "name", name), .etag = etag};
+  checker.Token("etag", etag, kMaxEtagBytes);
+  if (!checker.ok()) return checker.status();
+  return call;
+}
+
+absl::StatusOr<StrengthCall> ParseEvaluateStrengthRequest(const v1::EvaluateStrengthRequest& request) {
+  FieldChecker checker;
+  StrengthCall call;
+  if (const auto revision = ParseRevisionName(request.name())) {
+    call.objective = revision->objective;
+    call.revision = revision->revision;
+  } else if (const auto objective = ParseObjectiveName(request.name())) {
+    call.objective = *objective;
+  } else {
+    checker.Fail("name", "must be the name of an objective or of a revision");
+  }
+  if (checker.Count("strengths", request.strengths_size(), 0, kMaxStrengths)) {
+    for (int i = 0; i < request.strengths_size(); ++i) {
+      checker.Number(absl::StrCat("strengths[", i, "]"), request.strengths(i), -kMaxStrength, kMaxStrength);
+    }
+    call.strengths.assign(request.strengths().begin(), request.strengths().end());
+    std::sort(call.strengths.begin(), call.strengths.end());
+    call.strengths.erase(std::unique(call.strengths.begin(), call.strengths.end()), call.strengths.end());
+  }
+  call.pairs = ParsePairList(checker, "pairs", request.pairs());
+  checker.Integer("max_pairs", request.max_pairs(), 0, kMaxPairs);
+  if (request.max_pairs() > 0 && request.max_pairs() < kMinPairs) {
+    checker.Fail("max_pairs", absl::StrCat("must be 0 or at least ", kMinPairs));
+  }
+  call.max_pairs = request.max_pairs() == 0 ? kDefaultMaxPairs : request.max_pairs();
+  checker.Token("request_id", request.request_id(), kMaxRequestIdBytes);
+  call.request_id = request.request_id();
+  if (!checker.ok()) return checker.status();
+  if (!request.pairs().empty()) TRIMTAB_RETURN_IF_ERROR(CheckNotDegenerate(call.pairs));
   return call;
 }
 

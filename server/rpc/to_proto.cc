@@ -22,7 +22,8 @@ v1::Site SiteOf(std::string_view name) {
 
 // Full name of the metadata message of a kind of job.
 std::string MetadataType(std::string_view kind) {
-  if (kind == kFitJob) return v1::RegisterObjectiveMetadata::descriptor()->full_name();
+  if (kind == kFitJob || kind == kRefitJob) return v1::RegisterObjectiveMetadata::descriptor()->full_name();
+  if (kind == kCurveJob) return v1::EvaluateStrengthMetadata::descriptor()->full_name();
   if (kind == kLoadJob) return v1::LoadModelMetadata::descriptor()->full_name();
   if (kind == kUnloadJob) return v1::UnloadModelMetadata::descriptor()->full_name();
   return v1::EvaluateDriftMetadata::descriptor()->full_name();
@@ -37,6 +38,7 @@ v1::RevisionSummary ToProto(const RevisionRecord& record) {
   summary.set_name(absl::StrCat(record.objective, "/revisions/", record.revision));
   summary.set_digest(record.digest);
   *summary.mutable_create_time() = ToProto(record.create_time);
+  if (!record.curve.empty()) summary.mutable_curve()->ParseFromString(record.curve);
   return summary;
 }
 
@@ -56,7 +58,7 @@ v1::Objective ToProto(const ObjectiveRecord& record, const RevisionRecord* activ
   *objective.mutable_update_time() = ToProto(record.update_time);
   objective.set_etag(record.etag);
   objective.set_model_fingerprint(active != nullptr ? active->model_fingerprint : record.model_fingerprint);
-  if (record.state == ObjectiveRecord::State::kCreating) objective.set_operation(record.operation);
+  objective.set_operation(record.state == ObjectiveRecord::State::kCreating ? record.operation : record.refit);
   return objective;
 }
 

@@ -17,12 +17,14 @@
 namespace trimtab {
 
 // Kinds of jobs (JobRecord::kind).
-inline constexpr std::string_view kFitJob = "fit";
+inline constexpr std::string_view kFitJob = "fit";      // of an objective's first revision
+inline constexpr std::string_view kRefitJob = "refit";  // of a further one
+inline constexpr std::string_view kCurveJob = "curve";
 inline constexpr std::string_view kDriftJob = "drift";
 inline constexpr std::string_view kLoadJob = "load";
 inline constexpr std::string_view kUnloadJob = "unload";
 
-// The stored summary with the fields that only storing fixes: number, name, time.
+// The stored summary with what was stored beside it: number, name, time, curve.
 v1::RevisionSummary ToProto(const RevisionRecord& record);
 // `active`: the active revision, null without one.
 v1::Objective ToProto(const ObjectiveRecord& record, const RevisionRecord* active);

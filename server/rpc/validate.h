@@ -119,6 +119,38 @@ absl::StatusOr<RegisterCall> ParseRegisterObjectiveRequest(const v1::RegisterObj
 // The pairs of an objective message; used for requests and for what the registry keeps of them.
 PairSet ParsePairs(FieldChecker& checker, std::string_view field, const v1::Objective& objective);
 
+// A default strength that every request would be refused for is a mistake.
+absl::Status CheckStrengths(std::optional<float> default_strength, std::optional<float> max_strength);
+
+struct RefitCall {
+  ObjectiveId id;
+  PairSet pairs;       // none: the objective's
+  std::string method;  // empty: the objective's
+  std::string request_id;
+  bool keep_active = false, validate_only = false, evaluate_drift = false;
+  std::string etag;  // empty: whatever is stored
+};
+// As ParseRegisterObjectiveRequest.
+absl::StatusOr<RefitCall> ParseRefitObjectiveRequest(const v1::RefitObjectiveRequest& request);
+
+// DisableObjective and EnableObjective.
+struct SwitchCall {
+  ObjectiveId id;
+  std::string etag;  // empty: whatever is stored
+};
+absl::StatusOr<SwitchCall> ParseSwitchRequest(const std::string& name, const std::string& etag);
+
+struct StrengthCall {
+  ObjectiveId objective;
+  std::optional<int64_t> revision;    // unset: the active one
+  std::vector<float> strengths;       // ascending, each once; empty: the server's choice
+  std::vector<PreferencePair> pairs;  // none: the server's choice
+  int64_t max_pairs = 0;
+  std::string request_id;
+};
+// PAIRS_DEGENERATE as ParseRegisterObjectiveRequest. The limit of strengths is the revision's to check.
+absl::StatusOr<StrengthCall> ParseEvaluateStrengthRequest(const v1::EvaluateStrengthRequest& request);
+
 struct UpdateCall {
   ObjectiveId id;
   std::string etag;  // empty: whatever is stored

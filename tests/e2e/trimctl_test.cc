@@ -174,6 +174,52 @@ TEST_F(TrimctlTest, FollowsAnObjectiveFromItsPairsToItsEnd) {
   EXPECT_EQ(Run({"show", "cheerful"}).status, 4);
 }
 
+TEST_F(TrimctlTest, AnObjectiveIsRefittedSwitchedOffAndMeasured) {
+  Result result = Run({"register", PairsFile(), "--id=merry", "--config", kConfig, "--validate_only"});
+  ASSERT_EQ(result.status, 0) << result.out << result.err;
+  EXPECT_HAS(result.out, "The registration is valid. Nothing was stored.");
+  EXPECT_HAS(result.out, "6, 6 can be used");
+  EXPECT_HAS(result.out, "judged by the model's size alone");
+  EXPECT_HAS(result.out, "look: only 6 pairs can be used");
+  EXPECT_EQ(Run({"show", "merry"}).status, 4);
+  result = Run({"register", PairsFile(), "--id=merry", "--held_out", PairsFile(), "--config", kConfig, "--watch"});
+  ASSERT_EQ(result.status, 0) << result.out << result.err;
+
+  result = Run({"refit", "merry", "--validate_only"});
+  EXPECT_HAS(result.out, "judged by earlier fits on this model");
+  EXPECT_HAS(result.out, "are among the pairs too");
+  result = Run({"refit", "merry", PairsFile(), "--held_out", PairsFile(), "--keep_active", "--watch"});
+  ASSERT_EQ(result.status, 0) << result.out << result.err;
+  EXPECT_HAS(Run({"show", "merry"}).out, "1*");
+  EXPECT_HAS(Run({"promote", "merry@2"}).out, "now serves revision 2");
+  EXPECT_HAS(Run({"promote", "merry", "1"}).out, "now serves revision 1");
+
+  EXPECT_HAS(Run({"disable", "merry"}).out, "out of service");
+  result = Run({"generate", "Hi", "--steer=merry"});
+  EXPECT_EQ(result.status, 2);
+  EXPECT_HAS(result.err, "OBJECTIVE_NOT_READY");
+  EXPECT_HAS(Run({"show", "merry"}).out, "DISABLED");
+  EXPECT_HAS(Run({"enable", "merry"}).out, "serves revision 1 again");
+  EXPECT_EQ(Run({"generate", "Hi", "--steer=merry", "--max_output_tokens=2"}).status, 0);
+
+  const std::string png = folder_ + "/curve.png";
+  result = Run({"curve", "merry", "--strengths=0.02,0.05", "--png", png});
+  ASSERT_EQ(result.status, 0) << result.out << result.err;
+  EXPECT_HAS(result.out, "6 held-out pairs");
+  EXPECT_HAS(result.out, "not steered");
+  EXPECT_HAS(result.err, "measuring strengths");
+  EXPECT_EQ(Read(png).substr(1, 3), "PNG");
+  // It is stored: shown at once, and with the objective.
+  EXPECT_EQ(Run({"curve", "merry@1"}).out, result.out);
+  EXPECT_HAS(Run({"show", "merry"}).out, "REPETITION");
+  EXPECT_HAS(Run({"operations"}).out, "curve");
+  result = Run({"curve", "merry", "--strengths=5"});
+  EXPECT_EQ(result.status, 2);
+  EXPECT_HAS(result.err, "strengths[0]: must be within the revision's max_strength");
+  EXPECT_EQ(Run({"curve", "merry", "--strengths=x"}).status, 1);
+  EXPECT_EQ(Run({"delete", "merry"}).status, 0);
+}
+
 TEST_F(TrimctlTest, CtrlCEndsTheWatchingAndNotTheFit) {
   const Result watch = RunUntil("scoring", {"register", PairsFile(), "--id=slow", "--watch"});
   EXPECT_EQ(watch.status, 130) << watch.out;

@@ -47,6 +47,7 @@ absl::Status AsUsageError(const absl::Status& status);
 // The groups that make up the command line, each in its own file.
 std::vector<Command> RegisterCommands();
 std::vector<Command> ObjectiveCommands();
+std::vector<Command> CurveCommands();
 std::vector<Command> FileCommands();
 std::vector<Command> GenerateCommands();
 std::vector<Command> DriftCommands();

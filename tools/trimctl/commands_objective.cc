@@ -1,4 +1,4 @@
-// Commands that read and change objectives: objectives, show, audit, promote, update, delete, methods.
+// Commands that read and change objectives: objectives, show, audit, promote, disable, enable, update, delete, methods.
 #include <algorithm>
 #include <fstream>
 #include <iostream>
@@ -120,6 +120,26 @@ absl::StatusOr<ExitCode> Promote(Cli& cli, const std::vector<std::string>& argum
   return ExitCode::kOk;
 }
 
+absl::StatusOr<ExitCode> Disable(Cli& cli, const std::vector<std::string>& arguments) {
+  v1::DisableObjectiveRequest request;
+  TRIMTAB_ASSIGN_OR_RETURN(*request.mutable_name(), ObjectiveNameOf(cli, arguments[0]));
+  request.set_etag(absl::GetFlag(FLAGS_etag));
+  TRIMTAB_ASSIGN_OR_RETURN(const v1::Objective objective,
+                           cli.client.Call(cli.client.objectives(), &Stub::DisableObjective, request));
+  cli.Print(objective, absl::StrCat(objective.name(), " is out of service: requests that name it are refused\n"));
+  return ExitCode::kOk;
+}
+
+absl::StatusOr<ExitCode> Enable(Cli& cli, const std::vector<std::string>& arguments) {
+  v1::EnableObjectiveRequest request;
+  TRIMTAB_ASSIGN_OR_RETURN(*request.mutable_name(), ObjectiveNameOf(cli, arguments[0]));
+  request.set_etag(absl::GetFlag(FLAGS_etag));
+  TRIMTAB_ASSIGN_OR_RETURN(const v1::Objective objective,
+                           cli.client.Call(cli.client.objectives(), &Stub::EnableObjective, request));
+  cli.Print(objective, absl::StrCat(objective.name(), " serves revision ", objective.active().revision(), " again\n"));
+  return ExitCode::kOk;
+}
+
 absl::StatusOr<ExitCode> Update(Cli& cli, const std::vector<std::string>& arguments) {
   v1::UpdateObjectiveRequest request;
   v1::Objective& objective = *request.mutable_objective();
@@ -214,6 +234,22 @@ std::vector<Command> ObjectiveCommands() {
        .min_arguments = 1,
        .max_arguments = 2,
        .run = Promote},
+      {.name = "disable",
+       .arguments = "NAME",
+       .summary = "take an objective out of service; running requests keep their vectors",
+       .details = "",
+       .flags = {"etag"},
+       .min_arguments = 1,
+       .max_arguments = 1,
+       .run = Disable},
+      {.name = "enable",
+       .arguments = "NAME",
+       .summary = "put a disabled objective back into service",
+       .details = "",
+       .flags = {"etag"},
+       .min_arguments = 1,
+       .max_arguments = 1,
+       .run = Enable},
       {.name = "update",
        .arguments = "NAME",
        .summary = "change an objective's texts and strengths",

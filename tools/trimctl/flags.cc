@@ -29,12 +29,14 @@ ABSL_FLAG(std::string, apply_to, "", "positions to steer: \"all\", \"from_last_p
 
 ABSL_FLAG(std::string, id, "", "name of the new objective, [a-z]([a-z0-9-]{0,61}[a-z0-9])?");
 ABSL_FLAG(std::string, held_out, "", "pairs that only measure the effect, a file like the first");
-ABSL_FLAG(std::string, method, "grains", "steering method; `trimctl methods` lists them");
+ABSL_FLAG(absl::optional<std::string>, method, absl::nullopt,
+          "steering method; `trimctl methods` lists them; unset: grains, for a refit the objective's");
 ABSL_FLAG(std::string, config, "", "the method's configuration as textproto, or @FILE");
 ABSL_FLAG(std::string, request_id, "", "makes a repeated call the same one");
 ABSL_FLAG(bool, evaluate_drift, false, "also measure drift at the recommended strength");
 ABSL_FLAG(bool, validate_only, false, "only check whether it could be done");
 ABSL_FLAG(bool, watch, false, "show progress until it is done, then the result");
+ABSL_FLAG(bool, keep_active, false, "leave the active revision in service; `trimctl promote` brings the new one in");
 ABSL_FLAG(absl::optional<std::string>, display_name, absl::nullopt, "name for people");
 ABSL_FLAG(absl::optional<std::string>, description, absl::nullopt, "what it is for");
 ABSL_FLAG(absl::optional<float>, default_strength, absl::nullopt, "strength of requests that give none");
@@ -42,6 +44,11 @@ ABSL_FLAG(absl::optional<float>, max_strength, absl::nullopt, "largest absolute 
 ABSL_FLAG(std::vector<std::string>, clear, {},
           "fields to unset: display_name, description, default_strength, max_strength");
 ABSL_FLAG(std::string, etag, "", "do it only if the objective still has this etag");
+
+ABSL_FLAG(std::vector<std::string>, strengths, {},
+          "strengths to measure, separated by commas; empty: eleven around the recommended one");
+ABSL_FLAG(int32_t, max_pairs, 0, "most pairs to measure on, 0 for 200");
+ABSL_FLAG(std::string, png, "", "write the curve as a picture to this file");
 
 ABSL_FLAG(std::string, html, "", "write the audit as a web page to this file");
 ABSL_FLAG(int32_t, pairs, 0, "number of pairs to show, 0 for all");

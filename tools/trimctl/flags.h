@@ -24,18 +24,23 @@ ABSL_DECLARE_FLAG(std::string, apply_to);
 // Registration and updates.
 ABSL_DECLARE_FLAG(std::string, id);
 ABSL_DECLARE_FLAG(std::string, held_out);
-ABSL_DECLARE_FLAG(std::string, method);
+ABSL_DECLARE_FLAG(absl::optional<std::string>, method);
 ABSL_DECLARE_FLAG(std::string, config);
 ABSL_DECLARE_FLAG(std::string, request_id);
 ABSL_DECLARE_FLAG(bool, evaluate_drift);
 ABSL_DECLARE_FLAG(bool, validate_only);
 ABSL_DECLARE_FLAG(bool, watch);
+ABSL_DECLARE_FLAG(bool, keep_active);
 ABSL_DECLARE_FLAG(absl::optional<std::string>, display_name);
 ABSL_DECLARE_FLAG(absl::optional<std::string>, description);
 ABSL_DECLARE_FLAG(absl::optional<float>, default_strength);
 ABSL_DECLARE_FLAG(absl::optional<float>, max_strength);
 ABSL_DECLARE_FLAG(std::vector<std::string>, clear);
 ABSL_DECLARE_FLAG(std::string, etag);
+// Strength curves.
+ABSL_DECLARE_FLAG(std::vector<std::string>, strengths);
+ABSL_DECLARE_FLAG(int32_t, max_pairs);
+ABSL_DECLARE_FLAG(std::string, png);
 // The audit.
 ABSL_DECLARE_FLAG(std::string, html);
 ABSL_DECLARE_FLAG(int32_t, pairs);

@@ -22,9 +22,8 @@ namespace {
 
 std::vector<Command> AllCommands() {
   std::vector<Command> all;
-  for (std::vector<Command> (*group)() :
-       {RegisterCommands, ObjectiveCommands, FileCommands, GenerateCommands, DriftCommands, ModelCommands,
-        ServerCommands}) {
+  for (std::vector<Command> (*group)() : {RegisterCommands, ObjectiveCommands, CurveCommands, FileCommands,
+                                          GenerateCommands, DriftCommands, ModelCommands, ServerCommands}) {
     for (Command& command : group()) all.push_back(std::move(command));
   }
   return all;

@@ -27,6 +27,15 @@ std::string RenderObjective(const v1::Objective& objective, const std::vector<v1
 // What fitting a revision found: layers, strength, effect, control, cost, warnings.
 std::string RenderRevision(const v1::RevisionSummary& revision, bool color);
 
+// Effect and cost over strengths, the recommended one and the validated range marked.
+std::string RenderCurve(const v1::StrengthCurve& curve, bool color);
+
+// What `method: auto` tried and why it chose; empty for other fits.
+std::string RenderTrials(const v1::RevisionSummary& revision, bool color);
+
+// What a validation found about pairs.
+std::string RenderPairsReport(const v1::PairsReport& report, bool color);
+
 std::string RenderMethods(const std::vector<v1::SteeringMethod>& methods, bool color);
 std::string RenderModels(const std::vector<v1::Model>& models, bool color);
 std::string RenderOperations(const std::vector<google::longrunning::Operation>& operations, bool color);

@@ -64,6 +64,9 @@ void AddEffect(const v1::EffectSummary& effect, const std::string& name,
   fields.emplace_back(
       "  preferred answer is the likelier",
       absl::StrCat(Percent(effect.accuracy_before()), " -> ", Percent(effect.accuracy_after()), " of these pairs"));
+  if (effect.anti_steerable_share() > 0) {
+    fields.emplace_back("  steered the wrong way", absl::StrCat(Percent(effect.anti_steerable_share()), " of them"));
+  }
 }
 
 }  // namespace
@@ -127,17 +130,21 @@ std::string RenderRevision(const v1::RevisionSummary& revision, bool color) {
                     absl::StrFormat("%.2f", layer.cosine_to_margin_gradient()),
                     absl::StrFormat("%.2f", layer.bootstrap_stability())});
   }
-  absl::StrAppend(&text, "\n", FormatTable(rows, color));
+  absl::StrAppend(&text, "\n", FormatTable(rows, color), RenderTrials(revision, color));
   for (const std::string& warning : revision.warnings()) {
     absl::StrAppend(&text, Styled("warning: ", "33", color), Printable(warning), "\n");
   }
+  if (revision.has_curve()) absl::StrAppend(&text, "\n", RenderCurve(revision.curve(), color));
   return text;
 }
 
 std::string RenderObjective(const v1::Objective& objective, const std::vector<v1::RevisionSummary>& revisions,
                             bool color) {
   std::string state = StateText(objective.state());
-  if (!objective.operation().empty()) absl::StrAppend(&state, ", by ", objective.operation());
+  if (!objective.operation().empty()) {
+    const bool creating = objective.state() == v1::Objective::STATE_CREATING;
+    absl::StrAppend(&state, creating ? ", by " : ", being refitted by ", objective.operation());
+  }
   std::string text = FormatFields({
       {"objective", objective.name()},
       {"display name", objective.display_name()},

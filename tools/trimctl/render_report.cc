@@ -27,6 +27,12 @@ std::string Target(const Operation& operation) {
   if (operation.metadata().UnpackTo(&fit)) return fit.objective();
   v1::EvaluateDriftMetadata drift;
   if (operation.metadata().UnpackTo(&drift)) return drift.drift_report();
+  v1::EvaluateStrengthMetadata curve;
+  if (operation.metadata().UnpackTo(&curve)) {
+    // models/m/objectives/x/revisions/3 reads better as x@3.
+    const std::string& name = curve.revision();
+    return absl::StrCat(ShortName(name.substr(0, name.rfind("/revisions/"))), "@", ShortName(name));
+  }
   v1::LoadModelMetadata load;
   if (operation.metadata().UnpackTo(&load)) return load.model();
   v1::UnloadModelMetadata unload;
@@ -46,7 +52,10 @@ std::string OperationDetail(const Operation& operation) {
 }
 
 std::string KindText(const Operation& operation) {
-  if (operation.metadata().Is<v1::RegisterObjectiveMetadata>()) return "register";
+  if (operation.metadata().Is<v1::RegisterObjectiveMetadata>()) {
+    return ShortName(operation.name()).rfind("refit-", 0) == 0 ? "refit" : "register";
+  }
+  if (operation.metadata().Is<v1::EvaluateStrengthMetadata>()) return "curve";
   if (operation.metadata().Is<v1::LoadModelMetadata>()) return "load";
   if (operation.metadata().Is<v1::UnloadModelMetadata>()) return "unload";
   return operation.metadata().Is<v1::EvaluateDriftMetadata>() ? "drift" : "-";

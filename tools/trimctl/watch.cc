@@ -101,6 +101,12 @@ ProgressState GetProgress(const Operation& operation) {
   if (operation.metadata().UnpackTo(&load)) {
     return {.phase = PhaseText(load.phase()), .percent = load.completed_percent()};
   }
+  v1::EvaluateStrengthMetadata curve;
+  if (operation.metadata().UnpackTo(&curve)) {
+    ProgressState state{.phase = "measuring strengths", .percent = curve.completed_percent()};
+    if (curve.has_eta()) state.eta_seconds = static_cast<double>(curve.eta().seconds()) + 1e-9 * curve.eta().nanos();
+    return state;
+  }
   v1::UnloadModelMetadata unload;
   if (operation.metadata().UnpackTo(&unload)) {
     return {.phase = PhaseText(unload.phase()), .percent = unload.completed_percent()};
@@ -113,6 +119,8 @@ std::string FormatPartialFailures(const Operation& operation) {
   if (operation.metadata().UnpackTo(&fit)) return Lines(fit.partial_failures());
   v1::EvaluateDriftMetadata drift;
   if (operation.metadata().UnpackTo(&drift)) return Lines(drift.partial_failures());
+  v1::EvaluateStrengthMetadata curve;
+  if (operation.metadata().UnpackTo(&curve)) return Lines(curve.partial_failures());
   return "";
 }
 

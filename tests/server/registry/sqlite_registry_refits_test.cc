@@ -37,7 +37,8 @@ class RegistryRefitsTest : public SqliteRegistryTest {
 
 TEST_F(RegistryRefitsTest, ARefitIsQueuedBesideTheObjective) {
   const ObjectiveRecord fitted = Fitted();
-  const absl::StatusOr<JobRecord> job = registry_->BeginRefit(fitted.name, MakeRefitJob("r1"), "new pairs", fitted.etag);
+  const absl::StatusOr<JobRecord> job =
+      registry_->BeginRefit(fitted.name, MakeRefitJob("r1"), "new pairs", fitted.etag);
   ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_EQ(observer_.changes.back(), "refit_objective");
   Reopen();

@@ -107,12 +107,29 @@ class ScriptedFit {
     if (!outcome.ok()) return outcome;
     auto objective = registry_.GetObjective(job.target);
     if (!objective.ok()) return objective.status();
-    return Commit(*objective, job, *TestVector(objective->model_fingerprint));
+    if (job.kind != kRefitJob) return Commit(*objective, job, *TestVector(objective->model_fingerprint));
+    v1::RefitObjectiveRequest request;
+    EXPECT_TRUE(request.ParseFromString(job.request));
+    EXPECT_EQ(request.pairs_size(), 0) << "pairs are kept apart";
+    auto pairs = context.LoadPartial(Registry::kRefitPairs);
+    if (!pairs.ok()) return pairs.status();
+    RefitRecord refit{.keep_active = request.keep_active(), .pairs = pairs->value_or("")};
+    v1::Objective kept;
+    EXPECT_TRUE(kept.ParseFromString(refit.pairs));
+    refit.pair_count = kept.pairs_size();
+    refit.held_out_count = kept.held_out_pairs_size();
+    ObjectiveRecord fitted = *objective;
+    fitted.method = request.method();
+    if (!refit.pairs.empty()) fitted.pairs_hash = "new pairs";
+    fitted.method_config = request.has_method_config() ? request.method_config().SerializeAsString() : "";
+    return Commit(fitted, job, *TestVector(objective->model_fingerprint, 0.28f), refit);
   }
-  absl::Status Commit(const ObjectiveRecord& objective, JobRecord job, const SteeringVector& vector) {
+  absl::Status Commit(const ObjectiveRecord& objective, JobRecord job, const SteeringVector& vector,
+                      const std::optional<RefitRecord>& refit = std::nullopt) {
     v1::RevisionSummary summary;
     summary.set_method(objective.method);
     summary.set_recommended_strength(vector.spec().default_strength);
+    summary.set_max_strength(vector.spec().max_strength);
     summary.set_model_fingerprint(vector.spec().model_fingerprint);
     std::vector<AttributionRecord> attributions;
     for (int i = 0; i < 5; ++i) {
@@ -129,9 +146,11 @@ class ScriptedFit {
                                           .digest = vector.digest(),
                                           .model_fingerprint = vector.spec().model_fingerprint,
                                           .method = objective.method,
+                                          .method_config = objective.method_config,
+                                          .pairs_hash = objective.pairs_hash,
                                           .vector = vector.Serialize(),
                                           .summary = summary.SerializeAsString()},
-                                         attributions, job);
+                                         attributions, job, std::nullopt, refit);
     if (!committed.ok()) return committed.status();
     return publisher_.Publish(objective.name);
   }
@@ -186,7 +205,7 @@ class ServicesTest : public ::testing::Test {
                                                               .registry = *registry_,
                                                               .jobs = *jobs_,
                                                               .clock = clock_});
-    jobs_->Register(std::string(kFitJob), fit_->AsRunner());
+    for (const std::string_view kind : {kFitJob, kRefitJob}) jobs_->Register(std::string(kind), fit_->AsRunner());
     jobs_->Register(std::string(kDriftJob), drift_->Runner());
     EXPECT_TRUE(jobs_->Start().ok());
     page_tokens_ = std::make_unique<PageTokenCodec>(registry_->secret());

@@ -46,6 +46,85 @@ TEST(Render, RevisionShowsEffectControlCostAndWarnings) {
   EXPECT_FALSE(Has(text, "\033")) << text;
 }
 
+v1::StrengthCurve MakeCurve() {
+  v1::StrengthCurve curve;
+  curve.set_revision("models/m/objectives/calm/revisions/2");
+  curve.set_pair_count(43);
+  curve.set_pairs_source("held_out");
+  curve.set_max_kl(0.2);
+  curve.set_recommended_strength(0.05f);
+  curve.set_validated_low(0.025f);
+  curve.set_validated_high(0.05f);
+  for (const float strength : {-0.05f, 0.0f, 0.025f, 0.05f, 0.1f}) {
+    v1::CurvePoint& point = *curve.add_points();
+    point.set_strength(strength);
+    point.mutable_effect()->set_margin_gain(strength);
+    point.mutable_effect()->set_accuracy_after(0.5 + strength);
+    point.set_kl_text(40 * strength * strength);
+    point.set_cross_entropy_change(20 * strength * strength);
+    point.set_repetition(0.125);
+  }
+  return curve;
+}
+
+TEST(Render, ACurveMarksWhatIsRecommendedAndValidated) {
+  v1::RevisionSummary revision = MakeRevision();
+  *revision.mutable_curve() = MakeCurve();
+  std::string text = RenderRevision(revision, false);
+  EXPECT_TRUE(Has(text, "43 held-out pairs")) << text;
+  EXPECT_TRUE(Has(text, "0.025 to 0.05")) << text;
+  EXPECT_TRUE(Has(text, "not steered")) << text;
+  EXPECT_TRUE(Has(text, "12 %  validated")) << text;
+  EXPECT_TRUE(Has(text, "<- recommended")) << text;
+  EXPECT_TRUE(Has(text, "costs more than the budget")) << text;
+  revision.mutable_curve()->set_recommended_strength(0);
+  revision.mutable_curve()->set_pairs_source("training");
+  text = RenderCurve(revision.curve(), false);
+  EXPECT_TRUE(Has(text, "none: no measured strength")) << text;
+  EXPECT_TRUE(Has(text, "better than it is")) << text;
+  EXPECT_FALSE(Has(text, "validated")) << text;
+  for (v1::CurvePoint& point : *revision.mutable_curve()->mutable_points()) point.set_kl_text(0);
+  text = RenderCurve(revision.curve(), false);
+  EXPECT_TRUE(Has(text, "not measured, the server has none")) << text;
+}
+
+TEST(Render, TrialsOfMethodsSayWhichWasChosenAndWhy) {
+  v1::RevisionSummary revision = MakeRevision();
+  v1::MethodTrial& chosen = *revision.add_trials();
+  chosen.set_method("caa");
+  chosen.set_strength(0.04f);
+  chosen.mutable_validation()->set_margin_gain(0.2);
+  chosen.set_chosen(true);
+  v1::MethodTrial& failed = *revision.add_trials();
+  failed.set_method("iti");
+  failed.set_error("no heads");
+  revision.set_choice("caa gains the most.");
+  const std::string text = RenderRevision(revision, false);
+  EXPECT_TRUE(Has(text, "+0.200")) << text;
+  EXPECT_TRUE(Has(text, "<- chosen")) << text;
+  EXPECT_TRUE(Has(text, "no heads")) << text;
+  EXPECT_TRUE(Has(text, "caa gains the most.")) << text;
+  EXPECT_EQ(RenderTrials(MakeRevision(), false), "");
+}
+
+TEST(Render, APairsReportSaysWhatToLookAt) {
+  v1::PairsReport report;
+  report.set_pair_count(50);
+  report.set_usable_pair_count(48);
+  report.mutable_estimated_fit_time()->set_seconds(90);
+  report.set_estimate_source("earlier fits");
+  v1::PairsFinding& finding = *report.add_findings();
+  finding.set_count(12);
+  finding.add_pair_indices(3);
+  finding.add_pair_indices(9);
+  finding.set_message("12 pairs repeat an earlier one");
+  const std::string text = RenderPairsReport(report, false);
+  EXPECT_TRUE(Has(text, "50, 48 can be used")) << text;
+  EXPECT_TRUE(Has(text, "about 1 min 30 s, judged by earlier fits")) << text;
+  EXPECT_TRUE(Has(text, "look: 12 pairs repeat an earlier one (pairs 3, 9, ... counted from 0)")) << text;
+  EXPECT_FALSE(Has(text, "held out")) << text;
+}
+
 TEST(Render, ObjectivesShowTheStrengthThatWillBeUsed) {
   v1::Objective objective;
   objective.set_name("models/m/objectives/calm");
@@ -60,6 +139,8 @@ TEST(Render, ObjectivesShowTheStrengthThatWillBeUsed) {
   creating.set_operation("operations/fit-1");
   EXPECT_TRUE(Has(RenderObjectives({objective, creating}, false), "new   CREATING"));
   EXPECT_TRUE(Has(RenderObjective(creating, {}, false), "CREATING, by operations/fit-1"));
+  objective.set_operation("operations/refit-1");
+  EXPECT_TRUE(Has(RenderObjective(objective, {}, false), "ACTIVE, being refitted by operations/refit-1"));
   EXPECT_TRUE(Has(RenderObjectives({}, false), "no objectives"));
 }
 
