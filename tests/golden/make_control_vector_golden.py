@@ -6,9 +6,12 @@
 
 Needs repeng 0.4.0 (its extract.py alone is used: ControlVector.export_gguf and import_gguf) with gguf 0.19 and numpy.
 
-How an export was checked, once, with SmolLM2-135M: an objective was exported with `trimctl export calm --format gguf
---gguf_scale 4 --out DIR`, --check read it with ControlVector.import_gguf, and llama-cli of llama.cpp (the sdist
-llama_cpp_python 0.3.36) took it as --control-vector.
+How an export was checked, once, with SmolLM2-135M-Instruct: a vector after block 14 was exported with `trimctl export
+calm --format gguf --gguf_scale 100 --out DIR`; --check read it with ControlVector.import_gguf; and llama-server of
+llama.cpp (the sdist llama_cpp_python 0.3.36) took it as --control-vector. Its log-probabilities of the 20 likeliest next
+tokens of six prompts were compared with Trimtab's (weights in float32) under the same file, imported with --site
+block_output and steered with strength 1. Mean absolute difference, nats: 0.074 without steering on both sides; under the
+vector 0.117 with --layer_offset 0, 1.43 with -1, 1.21 with 1, 1.16 with llama.cpp alone steered.
 """
 
 import argparse
