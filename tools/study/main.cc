@@ -156,7 +156,7 @@ absl::Status Run() {
   TRIMTAB_ASSIGN_OR_RETURN(const NeutralTexts texts, SplitNeutralText(*model->tokenizer, neutral, kChunkTokens,
                                                                       absl::GetFlag(FLAGS_neutral_tokens)));
   DiskJob job(folder + "/partial", g_interrupted);
-  StudyResult result{.model = model->display_name,
+  StudyResult result{.model = fs::path(ModelPath(absl::GetFlag(FLAGS_model))).stem().string(),
                      .fingerprint = model->fingerprint,
                      .seed = options.seed,
                      .budgets = options.budgets,
