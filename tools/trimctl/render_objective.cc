@@ -95,9 +95,12 @@ std::string RenderObjectives(const std::vector<v1::Objective>& objectives, bool 
 }
 
 std::string RenderRevision(const v1::RevisionSummary& revision, bool color) {
+  const bool imported = !revision.imported_from().empty();
   std::vector<std::pair<std::string, std::string>> fields = {
-      {"revision", absl::StrCat(revision.revision(), ", fitted by ", revision.method(), " on ", revision.pair_count(),
-                                " pairs in ", FormatDuration(revision.fit_time()))},
+      {"revision", imported ? absl::StrCat(revision.revision(), ", of the method ", revision.method())
+                            : absl::StrCat(revision.revision(), ", fitted by ", revision.method(), " on ",
+                                           revision.pair_count(), " pairs in ", FormatDuration(revision.fit_time()))},
+      {"imported from", Printable(revision.imported_from())},
       {"recommended strength",
        absl::StrFormat("%.3g (largest allowed %.3g)", revision.recommended_strength(), revision.max_strength())},
       {"steers", ApplyToText(revision.apply_to())},
@@ -110,15 +113,17 @@ std::string RenderRevision(const v1::RevisionSummary& revision, bool color) {
                         absl::StrFormat("%+.3f on average, %+.3f at most (%d directions)", control.mean_margin_gain(),
                                         control.max_margin_gain(), control.directions()));
   }
-  fields.emplace_back("cost on neutral text",
-                      absl::StrFormat("KL %.4f nats per token, all positions steered", revision.kl_at_recommended()));
+  if (!imported || revision.kl_at_recommended() > 0) {
+    fields.emplace_back("cost on neutral text",
+                        absl::StrFormat("KL %.4f nats per token, all positions steered", revision.kl_at_recommended()));
+  }
   if (revision.median_completeness_error() > 0 || revision.low_confidence_pairs() > 0) {
     fields.emplace_back("attribution",
                         absl::StrFormat("median completeness error %.3f, %d pairs of low confidence",
                                         revision.median_completeness_error(), revision.low_confidence_pairs()));
   }
   fields.emplace_back("attributed scalar", revision.objective_kind());
-  fields.emplace_back("fitted", FormatTime(revision.create_time()));
+  fields.emplace_back(imported ? "imported" : "fitted", FormatTime(revision.create_time()));
   fields.emplace_back("digest", revision.digest());
   std::string text = FormatFields(fields);
   std::vector<std::vector<std::string>> rows = {

@@ -67,6 +67,19 @@ v1::StrengthCurve MakeCurve() {
   return curve;
 }
 
+TEST(Render, AnImportedRevisionSaysWhereItComesFrom) {
+  v1::RevisionSummary revision;
+  revision.set_revision(2);
+  revision.set_method("control_vector");
+  revision.set_imported_from("\"calm.gguf\", model hint \"llama\"\033[2J");
+  const std::string text = RenderRevision(revision, false);
+  EXPECT_NE(text.find("2, of the method control_vector\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("\"calm.gguf\", model hint \"llama\""), std::string::npos) << text;
+  EXPECT_EQ(text.find("fitted"), std::string::npos) << text;
+  EXPECT_EQ(text.find("neutral text"), std::string::npos) << text;  // nobody has measured it
+  EXPECT_EQ(text.find('\033'), std::string::npos) << text;
+}
+
 TEST(Render, ACurveMarksWhatIsRecommendedAndValidated) {
   v1::RevisionSummary revision = MakeRevision();
   *revision.mutable_curve() = MakeCurve();
