@@ -152,6 +152,21 @@ def peer_python():
     return str(_made(folder, key, make) / "bin" / "python")
 
 
+def captum():
+    """Folder with captum for peer_python()."""
+    python = peer_python()
+    requirements = RUNFILES / "tests" / "bench" / "captum.txt"
+    folder = cache() / "captum"
+
+    def make():
+        say("installing captum once")
+        shutil.rmtree(folder)
+        _run([python, "-m", "pip", "install", "--disable-pip-version-check", "--no-cache-dir", "--no-deps",
+              "--only-binary", ":all:", "--require-hashes", "--target", folder, "-r", requirements], cache() / "captum.log")
+
+    return str(_made(folder, hashlib.sha256(requirements.read_bytes()).hexdigest(), make))
+
+
 def dequantized_copy(model):
     """Folder with `model` in the Hugging Face layout, bfloat16, as the peers read it; its float32 form is checked
     against the goldens of Trimtab's own tests when it is the shipped model."""

@@ -122,6 +122,31 @@ def vllm(model, eager=False):
     return TorchPeer("peer_vllm.py", model, *(["--eager"] if eager else []), env=env)
 
 
+class Attribution(JsonWorker):
+    """Trimtab's integrated gradients of a pairs file, in a process of its own."""
+
+    def __init__(self, model, precision, pairs, max_pairs):
+        super().__init__([environment.program("tests/bench/attribution_worker"), f"--model={model}",
+                          f"--precision={precision}", f"--pairs={pairs}", f"--max_pairs={max_pairs}"],
+                         f"attribution-{precision}", env={"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"})
+        self.info = self._read()
+
+    def run(self, steps):
+        return self.ask(f"run {steps}")
+
+
+class Captum(JsonWorker):
+    """The same by captum and transformers, from the same file and the tokens of `info`."""
+
+    def __init__(self, model, info):
+        super().__init__([environment.peer_python(), environment.program("tests/bench/peer_captum.py"), model],
+                         "peer_captum", env={"PYTHONPATH": environment.captum()})
+        self.ask(json.dumps({"pairs": info["pairs"], "mask": info["mask"]}))
+
+    def run(self, steps):
+        return self.ask(json.dumps({"steps": steps}))
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
