@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
+#include <optional>
 #include <set>
 
 #include "absl/strings/str_cat.h"

@@ -194,8 +194,8 @@ class Registry {
   virtual absl::Status CommitCurve(std::string_view objective, int64_t revision, std::string_view digest,
                                    std::string_view curve, const JobRecord& job) = 0;
 
-  // A job that has no objective to create (drift, curve). Idempotent by (kind, request_id) like CreateObjective: an earlier
-  // job is returned under its own name.
+  // A job that has no objective to create (drift, curve). Idempotent by (kind, request_id) like CreateObjective: an
+  // earlier job is returned under its own name.
   virtual absl::StatusOr<JobRecord> CreateJob(const JobRecord& job) = 0;
   // The earlier job that CreateJob would return for `job`, if any. INVALID_ARGUMENT for the same request_id with
   // another body.

@@ -126,8 +126,9 @@ absl::StatusOr<std::optional<ObjectiveRow>> FindEarlierImport(Database& database
 
 // Another fit would take the place of what this call brings.
 absl::Status CheckNoFit(Database& database, const ObjectiveRecord& objective) {
-  Statement select = database.Prepare("SELECT name FROM job WHERE target = ? AND state <= 2 AND kind IN ('fit', 'refit')");
-  TRIMTAB_ASSIGN_OR_RETURN(const bool found, select.Bind(objective.name).Step());
+  Statement select = database.Prepare(
+      "SELECT name FROM job WHERE target = ? AND state <= 2 AND kind IN ('fit', 'refit') AND objective_uid = ?");
+  TRIMTAB_ASSIGN_OR_RETURN(const bool found, select.BindAll(objective.name, objective.uid).Step());
   if (!found) return absl::OkStatus();
   const std::string job = select.Text(0);
   return ReasonError(absl::StatusCode::kFailedPrecondition, kObjectiveNotReady,

@@ -1,8 +1,6 @@
 #include "server/rpc/objective_service.h"
 
-#include <cmath>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,10 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "server/base/error.h"
-#include "server/base/hash.h"
 #include "server/base/status_macros.h"
-#include "server/rpc/proto_time.h"
-#include "server/rpc/resource_id.h"
 #include "server/rpc/to_proto.h"
 #include "server/rpc/unary.h"
 

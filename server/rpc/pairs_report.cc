@@ -23,8 +23,8 @@ constexpr int64_t kFewPairs = 20;  // below it the interval of an effect is abou
 // One side is longer in so many pairs, by so many tokens in the middle.
 constexpr double kUnbalancedShare = 0.85;
 constexpr int64_t kUnbalancedTokens = 4;
-// Seconds per row of a forward pass and parameter where no fit has been timed yet: SmolLM2-135M on two cores with
-// AVX-512, doubled.
+// Seconds per row of a forward pass and parameter where no fit has been timed yet: about what SmolLM2-135M takes on two
+// cores with AVX-512 that serve meanwhile.
 constexpr double kSecondsPerRowParameter = 1e-11;
 constexpr int64_t kObjectivesPage = 100, kRevisionsPage = 100;
 
@@ -175,7 +175,7 @@ v1::PairsReport ReportPairs(const PairSet& pairs, const ServedModel& model, int6
       const std::string prompt = PromptKey(pair);
       if (!seen.insert({prompt, pair.preferred, pair.dispreferred}).second) {
         findings.Add(v1::PairsFinding::KIND_DUPLICATE, i);
-      } else if (!pair.dispreferred.empty() && seen.contains({prompt, pair.dispreferred, pair.preferred})) {
+      } else if (pair.preferred != pair.dispreferred && seen.contains({prompt, pair.dispreferred, pair.preferred})) {
         findings.Add(v1::PairsFinding::KIND_CONTRADICTION, i);
       }
       if (held_out && training.contains({prompt, pair.preferred, pair.dispreferred})) {

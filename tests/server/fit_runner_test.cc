@@ -71,7 +71,7 @@ class FitRunnerTest : public ::testing::Test {
                                                               loaded_);
                                                         }});
     if (gate) jobs_->set_gate(std::move(gate));
-    jobs_->Register(std::string(kFitJob), fit_->Runner());
+    for (const std::string_view kind : {kFitJob, kRefitJob}) jobs_->Register(std::string(kind), fit_->Runner());
     EXPECT_TRUE(jobs_->Start().ok());
   }
 
@@ -110,6 +110,14 @@ class FitRunnerTest : public ::testing::Test {
     EXPECT_TRUE(registry_->CreateObjective(objective, job).ok());
     EXPECT_TRUE(publisher_->Publish(objective.name).ok());
     return job;
+  }
+  // What RefitObjective queues for the objective "calm".
+  JobRecord Refit(const std::string& id, const v1::RefitObjectiveRequest& request, const std::string& pairs) {
+    JobRecord job{.name = "operations/refit-" + id,
+                  .kind = std::string(kRefitJob),
+                  .target = absl::StrCat("models/", loaded_->id, "/objectives/calm"),
+                  .request = request.SerializeAsString()};
+    return registry_->BeginRefit(job.target, job, pairs, "").value();
   }
   JobRecord Await(const JobRecord& job) {
     absl::Notification done;
@@ -246,6 +254,84 @@ TEST_F(FitRunnerTest, AnObjectiveThatIsDeletedMeanwhileLeavesNothing) {
   EXPECT_NE(Await(job).state, JobRecord::State::kSucceeded);
   EXPECT_FALSE(registry_->GetObjective(job.target).ok());
   EXPECT_EQ(vectors_.Find(job.target), nullptr);
+}
+
+TEST_F(FitRunnerTest, ARefitTakesItsOwnMethodAndPairs) {
+  const JobRecord first = Register("calm");
+  ASSERT_EQ(Run(first).state, JobRecord::State::kSucceeded);
+  const RevisionRecord before = *registry_->GetRevision(first.target, 1);
+  EXPECT_GT(ToProto(before).fit_rows(), 0);
+  // With nothing of its own: the same again.
+  v1::RefitObjectiveRequest request;
+  request.set_name(first.target);
+  request.set_method("grains");
+  ASSERT_TRUE(request.mutable_method_config()->ParseFromString(before.method_config));
+  const JobRecord again = Run(Refit("again", request, ""));
+  ASSERT_EQ(again.state, JobRecord::State::kSucceeded) << ErrorOf(again);
+  EXPECT_EQ(registry_->GetRevision(first.target, 2)->digest, before.digest);
+  EXPECT_EQ(registry_->GetRevision(first.target, 2)->pairs_hash, "hash");
+
+  v1::Objective pairs;
+  ASSERT_TRUE(pairs.ParseFromString(registry_->GetObjective(first.target)->pairs));
+  pairs.mutable_pairs()->DeleteSubrange(5, 1);
+  request.clear_method_config();
+  request.set_method("mean_diff");
+  request.set_keep_active(true);
+  const JobRecord other = Run(Refit("other", request, pairs.SerializeAsString()));
+  ASSERT_EQ(other.state, JobRecord::State::kSucceeded) << ErrorOf(other);
+  const ObjectiveRecord objective = *registry_->GetObjective(first.target);
+  EXPECT_EQ(objective.active_revision, 2);
+  EXPECT_EQ(objective.method, "mean_diff");
+  EXPECT_EQ(objective.method_config, "");
+  EXPECT_EQ(objective.pair_count, 5);
+  EXPECT_EQ(objective.held_out_count, 2);
+  const RevisionRecord revision = *registry_->GetRevision(first.target, 3);
+  EXPECT_EQ(revision.method, "mean_diff");
+  EXPECT_EQ(revision.pairs_hash, objective.pairs_hash);
+  EXPECT_NE(revision.pairs_hash, "hash");
+  EXPECT_EQ(ToProto(revision).pairs_digest(), revision.pairs_hash);
+  EXPECT_EQ(vectors_.Find(first.target)->active_revision, 2);
+  EXPECT_EQ(vectors_.Find(first.target)->revisions.size(), 3u);
+}
+
+TEST_F(FitRunnerTest, AFailedRefitLeavesTheObjectiveInService) {
+  const JobRecord first = Register("calm");
+  ASSERT_EQ(Run(first).state, JobRecord::State::kSucceeded);
+  v1::Objective pairs;
+  ASSERT_TRUE(pairs.ParseFromString(registry_->GetObjective(first.target)->pairs));
+  for (v1::PreferencePair& pair : *pairs.mutable_pairs()) pair.set_dispreferred(pair.preferred());
+  v1::RefitObjectiveRequest request;
+  request.set_method("grains");
+  const JobRecord ended = Run(Refit("same", request, pairs.SerializeAsString()));
+  EXPECT_EQ(ended.state, JobRecord::State::kFailed);
+  EXPECT_EQ(GetErrorDetail(ErrorOf(ended)).reason, "PAIRS_DEGENERATE");
+  EXPECT_EQ(registry_->GetObjective(first.target)->state, ObjectiveRecord::State::kActive);
+  EXPECT_EQ(registry_->GetObjective(first.target)->refit, "");
+  EXPECT_EQ(vectors_.Find(first.target)->active_revision, 1);
+}
+
+TEST_F(FitRunnerTest, AnInterruptedRefitGoesOn) {
+  const JobRecord first = Register("calm");
+  ASSERT_EQ(Run(first).state, JobRecord::State::kSucceeded);
+  const RevisionRecord before = *registry_->GetRevision(first.target, 1);
+  jobs_->Shutdown();
+  absl::Notification enough;
+  int checkpoints = 0;
+  StartJobs([&] {
+    if (++checkpoints == 5) enough.Notify();
+  });
+  v1::RefitObjectiveRequest request;
+  request.set_method("grains");
+  ASSERT_TRUE(request.mutable_method_config()->ParseFromString(before.method_config));
+  const JobRecord job = Refit("interrupted", request, registry_->GetObjective(first.target)->pairs);
+  ASSERT_TRUE(jobs_->Reserve().ok());
+  jobs_->Enqueue(job);
+  enough.WaitForNotification();
+  jobs_->Shutdown();
+  StartJobs();
+  ASSERT_EQ(Await(job).state, JobRecord::State::kSucceeded);
+  EXPECT_EQ(registry_->GetRevision(first.target, 2)->digest, before.digest);
+  EXPECT_EQ(ToProto(*registry_->GetRevision(first.target, 2)).fit_rows(), 0) << "its time is that of the rest only";
 }
 
 TEST_F(FitRunnerTest, AnInterruptedFitGivesTheSameVectors) {

@@ -182,6 +182,14 @@ TEST_F(ModelProbeTest, NeutralDivergenceIsThatOfWholePassesAtEverySite) {
     const at::Tensor each = (p.exp() * (p - q)).sum(-1).slice(0, 0, 12, 2);
     EXPECT_NEAR((*kl)[0], each.mean().item<double>(), 1e-5 + 1e-3 * (*kl)[0]);
     EXPECT_GT((*kl)[0], 1e-4);
+    // What the text's own next tokens lose: those after rows 0, 2, ..., 10.
+    const auto cost = probe_.NeutralCosts({{vector, 0.3f, ApplyTo::kAll}}, job_);
+    ASSERT_TRUE(cost.ok());
+    EXPECT_EQ((*cost)[0].kl, (*kl)[0]);
+    const std::vector<int64_t> next = {2, 4, 6, 8, 8, 6};
+    double lost = 0;
+    for (int64_t i = 0; i < 6; ++i) lost += (p - q)[2 * i][next[static_cast<size_t>(i)]].item<double>() / 6;
+    EXPECT_NEAR((*cost)[0].cross_entropy_change, lost, 1e-4);
   }
 }
 

@@ -44,7 +44,7 @@ Picture CurvePicture(const v1::StrengthCurve& curve) {
   LinePanel cost;
   cost.title = "Cost on neutral text, and repetition in answers";
   cost.left.title = "nats per token";
-  cost.right.title = "%";
+  cost.right.title = "repeated 4-grams, %";
   cost.right.low = 0;
   cost.series = {std::move(kl), std::move(lost), std::move(repetition)};
   Annotate(curve, cost);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -47,7 +48,19 @@ class Victim {
           return Commit(*stored, id);
       }
     }
-    if (random_() % 3 == 0) return Delete(*stored, id);
+    switch (random_() % 6) {
+      case 0:
+        return Delete(*stored, id);
+      case 1:
+      case 2:
+        if (stored->state != ObjectiveRecord::State::kActive) break;
+        return stored->refit.empty() ? Refit(*stored, id, step) : CommitRefit(*stored, id);
+      case 3:
+        if (stored->state == ObjectiveRecord::State::kActive && stored->refit.empty()) return Curve(*stored, id, step);
+        break;
+      default:
+        break;
+    }
     Update(*stored, id, step);
   }
 
@@ -69,14 +82,44 @@ class Victim {
   void Commit(const ObjectiveRecord& stored, const std::string& id) {
     const std::string digest = absl::StrCat("d", stored.uid);
     Say(absl::StrCat("> commit ", id, " ", digest));
+    CommitRevision(stored, id, digest, stored.operation, std::nullopt);
+    Say(absl::StrCat("< commit ", id, " ", digest));
+  }
+  void CommitRevision(const ObjectiveRecord& stored, const std::string& id, const std::string& digest,
+                      const std::string& operation, const std::optional<RefitRecord>& refit) {
     RevisionRecord revision = MakeRevision(id, digest);
     revision.vector = std::string(40000, 'v');
     std::vector<AttributionRecord> attributions;
     for (int pair = 0; pair < kCrashTestAttributions; ++pair) attributions.push_back({pair, std::string(300, 'a')});
-    JobRecord job = *registry_.GetJob(stored.operation);
+    JobRecord job = *registry_.GetJob(operation);
     job.result = digest;
-    MustBeOk(registry_.CommitFit(stored.uid, revision, attributions, job).status());
-    Say(absl::StrCat("< commit ", id, " ", digest));
+    MustBeOk(registry_.CommitFit(stored.uid, revision, attributions, job, std::nullopt, refit).status());
+  }
+  void Refit(const ObjectiveRecord& stored, const std::string& id, int step) {
+    JobRecord job = MakeFitJob(absl::StrCat("r", seed_, "-", step), id);
+    job.kind = "refit";
+    const std::string number = absl::StrCat("r", seed_, "-", step);
+    Say(absl::StrCat("> refit ", id, " ", number));
+    MustBeOk(registry_.BeginRefit(stored.name, job, absl::StrCat("p", number), stored.etag).status());
+    Say(absl::StrCat("< refit ", id, " ", number));
+  }
+  void CommitRefit(const ObjectiveRecord& stored, const std::string& id) {
+    const std::string pairs = *registry_.LoadPartial(stored.refit, Registry::kRefitPairs).value();
+    const std::string digest = absl::StrCat("d", pairs);
+    Say(absl::StrCat("> refitted ", id, " ", digest, " ", pairs));
+    CommitRevision(stored, id, digest, stored.refit, RefitRecord{.pairs = pairs});
+    Say(absl::StrCat("< refitted ", id, " ", digest, " ", pairs));
+  }
+  void Curve(const ObjectiveRecord& stored, const std::string& id, int step) {
+    const std::string curve = absl::StrCat("c", seed_, "-", step);
+    const RevisionRecord revision = *registry_.GetRevision(stored.name, stored.active_revision);
+    JobRecord job = MakeFitJob(curve, id);
+    job.kind = "curve";
+    job.target = absl::StrCat(job.target, "/revisions/", stored.active_revision);
+    MustBeOk(registry_.CreateJob(job).status());
+    Say(absl::StrCat("> curve ", id, " ", curve));
+    MustBeOk(registry_.CommitCurve(stored.name, stored.active_revision, revision.digest, curve, job));
+    Say(absl::StrCat("< curve ", id, " ", curve));
   }
   void Fail(const ObjectiveRecord& stored, const std::string& id) {
     Say(absl::StrCat("> fail ", id));

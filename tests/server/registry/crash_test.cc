@@ -26,6 +26,9 @@ constexpr char kChild[] = "tests/server/registry/crash_child";
 struct Expected {
   ObjectiveRecord::State state = ObjectiveRecord::State::kCreating;
   std::string operation, uid, display_name = MakeObjective("").display_name, digest, partial;
+  std::string pairs = MakeObjective("").pairs, fitted;  // `fitted`: the digest that its first fit ended with
+  std::string refit;                                    // operation of the one under way
+  std::string curve;                                    // of the active revision
 };
 using Model = std::map<std::string, Expected>;  // by id
 
@@ -38,8 +41,17 @@ Model Apply(Model model, const std::vector<std::string>& words) {
     model[id].partial = words[2];
   } else if (verb == "commit") {
     model[id].state = ObjectiveRecord::State::kActive;
-    model[id].digest = words[2];
+    model[id].digest = model[id].fitted = words[2];
     model[id].partial.clear();
+  } else if (verb == "refit") {
+    model[id].refit = absl::StrCat("operations/", words[2]);
+  } else if (verb == "refitted") {
+    model[id].digest = words[2];
+    model[id].curve.clear();
+    model[id].pairs = words[3];
+    model[id].refit.clear();
+  } else if (verb == "curve") {
+    model[id].curve = words[2];
   } else if (verb == "fail") {
     model[id].state = ObjectiveRecord::State::kFailed;
     model[id].partial.clear();
@@ -68,13 +80,17 @@ std::string Difference(SqliteRegistry& registry, const Model& model) {
     if (stored->display_name != expected.display_name) out << id << ": name " << stored->display_name << "; ";
     if (!expected.uid.empty() && stored->uid != expected.uid) out << id << ": uid; ";
     if (stored->operation != expected.operation) out << id << ": operation " << stored->operation << "; ";
-    if (stored->pairs != MakeObjective("").pairs) out << id << ": pairs; ";
+    if (stored->pairs != expected.pairs) out << id << ": pairs " << stored->pairs << "; ";
+    if (stored->refit != expected.refit) out << id << ": refit " << stored->refit << "; ";
+    if (!stored->refit.empty() && !registry.LoadPartial(stored->refit, Registry::kRefitPairs)->has_value()) {
+      out << id << ": pairs of the refit; ";
+    }
     const std::string partial = registry.LoadPartial(expected.operation, "key")->value_or("");
     if (partial != expected.partial) out << id << ": partial " << partial << "; ";
     const absl::StatusOr<JobRecord> job = registry.GetJob(expected.operation);
     if (!job.ok()) {
       out << id << ": job; ";
-    } else if (expected.digest.empty() ? job->state == JobRecord::State::kSucceeded : job->result != expected.digest) {
+    } else if (expected.fitted.empty() ? job->state == JobRecord::State::kSucceeded : job->result != expected.fitted) {
       out << id << ": result; ";
     }
     if (expected.digest.empty()) {
@@ -84,6 +100,8 @@ std::string Difference(SqliteRegistry& registry, const Model& model) {
     const absl::StatusOr<RevisionRecord> revision = registry.GetRevision(stored->name, stored->active_revision);
     if (!revision.ok() || revision->digest != expected.digest || revision->vector != std::string(40000, 'v')) {
       out << id << ": revision; ";
+    } else if (revision->curve != expected.curve) {
+      out << id << ": curve " << revision->curve << "; ";
     } else if (registry.ListAttributions(stored->name, revision->revision, -1, 1000)->size() !=
                kCrashTestAttributions) {
       out << id << ": attributions; ";
@@ -99,8 +117,9 @@ void CheckInvariants(SqliteRegistry& registry) {
   for (size_t i = 0; i < audit.size(); ++i) ASSERT_EQ(audit[i].id, static_cast<int64_t>(i) + 1);
   const std::vector<JobRecord> unfinished = *registry.UnfinishedJobs();
   for (const JobRecord& job : unfinished) {
+    if (job.kind == "curve") continue;
     const absl::StatusOr<ObjectiveRecord> objective = registry.GetObjective(job.target);
-    const bool owned = objective.ok() && objective->operation == job.name;
+    const bool owned = objective.ok() && (objective->operation == job.name || objective->refit == job.name);
     EXPECT_EQ(owned, !job.cancel_requested) << job.name;
   }
 }

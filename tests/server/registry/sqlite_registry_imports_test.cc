@@ -90,7 +90,9 @@ TEST_F(RegistryImportsTest, WaitsForTheFit) {
   EXPECT_EQ(GetErrorDetail(creating).metadata.at("operation"), "operations/calm");
   Fit(objective, "calm");
   // A further fit of the objective that serves.
-  ASSERT_TRUE(registry_->CreateJob(MakeFitJob("again", "calm")).ok());
+  JobRecord refit = MakeFitJob("again", "calm");
+  refit.kind = "refit";
+  ASSERT_TRUE(registry_->BeginRefit(objective.name, refit, "", "").ok());
   EXPECT_EQ(Reason(Import("calm", "d2").status()), kObjectiveNotReady);
   EXPECT_EQ(registry_->GetObjective(objective.name)->active_revision, 1);
 }

@@ -155,6 +155,9 @@ TEST_F(RegistryRefitsTest, DeletingEndsRefitsAndCurves) {
   // A new objective of the name has nothing to do with the old one's refit.
   ASSERT_TRUE(registry_->CreateObjective(MakeObjective("calm"), MakeFitJob("2", "calm")).ok());
   EXPECT_EQ(registry_->GetObjective(fitted.name)->refit, "");
+  const std::string uid = registry_->GetObjective(fitted.name)->uid;
+  ASSERT_TRUE(registry_->CommitFit(uid, MakeRevision("calm", "d"), {}, MakeFitJob("2", "calm")).ok());
+  EXPECT_TRUE(registry_->BeginRefit(fitted.name, MakeRefitJob("r2"), "", "").ok());
 }
 
 TEST_F(RegistryRefitsTest, AFileFromBeforeCurvesIsOpened) {

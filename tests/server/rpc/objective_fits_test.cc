@@ -275,6 +275,102 @@ TEST_F(ObjectiveFitsTest, StrengthsBeyondTheLimitAreRefused) {
   EXPECT_EQ(Served("calm", -0.31f), "STRENGTH_OUT_OF_RANGE");
 }
 
+TEST_F(ObjectiveFitsTest, ACurveIsQueuedWithAllThatItNeeds) {
+  v1::RegisterObjectiveRequest registration = Registration("calm");
+  for (int i = 0; i < 3; ++i)
+    *registration.mutable_objective()->add_held_out_pairs() = registration.objective().pairs(i);
+  Operation operation;
+  ASSERT_TRUE(Register(registration, &operation).ok());
+  Await(operation.name());
+  v1::EvaluateStrengthRequest request;
+  request.set_name("models/fake/objectives/calm");
+  const auto evaluate = [&] { return Call(*objectives_, &Stub::EvaluateStrength, request, &operation); };
+  const auto queued = [&] {
+    v1::EvaluateStrengthRequest stored;
+    EXPECT_TRUE(stored.ParseFromString(registry_->GetJob(operation.name())->request));
+    return stored;
+  };
+  const auto source = [&] {
+    v1::EvaluateStrengthMetadata metadata;
+    EXPECT_TRUE(operation.metadata().UnpackTo(&metadata)) << operation.ShortDebugString();
+    return metadata.pairs_source();
+  };
+  ASSERT_TRUE(evaluate().ok());
+  EXPECT_TRUE(operation.name().starts_with("operations/curve-"));
+  EXPECT_EQ(queued().name(), request.name() + "/revisions/1");
+  EXPECT_EQ(queued().strengths_size(), 11);
+  EXPECT_EQ(queued().pairs_size(), 3);
+  EXPECT_EQ(queued().max_pairs(), 200);
+  EXPECT_EQ(source(), "held_out");
+  // Around the recommended 0.05, both signs, 0 among them.
+  EXPECT_FLOAT_EQ(queued().strengths(0), -0.1f);
+  EXPECT_EQ(queued().strengths(3), 0);
+  EXPECT_FLOAT_EQ(queued().strengths(10), 0.1f);
+
+  request.set_request_id("id");
+  request.add_strengths(0.2f);
+  request.add_strengths(-0.1f);
+  request.add_strengths(0.2f);
+  *request.mutable_pairs() = registration.objective().pairs();
+  ASSERT_TRUE(evaluate().ok());
+  const std::string first = operation.name();
+  EXPECT_THAT(queued().strengths(), ElementsAre(-0.1f, 0, 0.2f));
+  EXPECT_EQ(source(), "request");
+  ASSERT_TRUE(evaluate().ok());
+  EXPECT_EQ(operation.name(), first);
+  request.set_max_pairs(4);
+  EXPECT_EQ(Reason(evaluate()), "FIELD_INVALID");
+}
+
+TEST_F(ObjectiveFitsTest, ACurveSaysAllThatIsWrong) {
+  const v1::Objective objective = Fitted("calm");
+  Operation operation;
+  v1::EvaluateStrengthRequest request;
+  const auto evaluate = [&] { return Call(*objectives_, &Stub::EvaluateStrength, request, &operation); };
+  request.set_name("calm");
+  request.add_strengths(2000);
+  request.set_max_pairs(1);
+  request.set_request_id("\n");
+  const grpc::Status invalid = evaluate();
+  for (const char* field : {"name:", "strengths[0]:", "max_pairs:", "request_id:"}) {
+    EXPECT_THAT(invalid.error_message(), testing::HasSubstr(field));
+  }
+  request = v1::EvaluateStrengthRequest();
+  request.set_name(objective.name());
+  request.add_strengths(0.1f);
+  request.add_strengths(0.31f);
+  request.add_strengths(-0.4f);
+  const grpc::Status beyond = evaluate();
+  EXPECT_EQ(Reason(beyond), "FIELD_INVALID");
+  for (const char* field : {"strengths[1]:", "strengths[2]:"}) {
+    EXPECT_THAT(beyond.error_message(), testing::HasSubstr(field));
+  }
+  request.clear_strengths();
+  request.set_name(objective.name() + "/revisions/7");
+  EXPECT_EQ(Reason(evaluate()), "REVISION_NOT_FOUND");
+  request.set_name("models/fake/objectives/none");
+  EXPECT_EQ(Reason(evaluate()), "OBJECTIVE_NOT_FOUND");
+  request.set_name(objective.name());
+  *request.add_pairs() = Registration("x").objective().pairs(0);
+  EXPECT_EQ(Reason(evaluate()), "PAIRS_DEGENERATE");
+  request.clear_pairs();
+  ASSERT_TRUE(fit_->AddRevision(objective.name(), "operations/fit-2", "other-weights", 0.8f).ok());
+  EXPECT_EQ(Reason(evaluate()), "FINGERPRINT_MISMATCH");
+  // A revision that was fitted on other pairs than the objective has now.
+  v1::RefitObjectiveRequest refit = RefitOf(objective);
+  *refit.mutable_pairs() = Registration("x").objective().pairs();
+  ASSERT_TRUE(Refit(refit, &operation).ok());
+  Await(operation.name());
+  request.set_name(objective.name() + "/revisions/1");
+  const grpc::Status other = evaluate();
+  EXPECT_EQ(Reason(other), "FIELD_INVALID");
+  EXPECT_THAT(other.error_message(), testing::HasSubstr("pairs: must be given"));
+  fit_->Hold();
+  ASSERT_TRUE(Register(Registration("new"), &operation).ok());
+  request.set_name("models/fake/objectives/new");
+  EXPECT_EQ(Reason(evaluate()), "OBJECTIVE_NOT_READY");
+}
+
 TEST_F(ObjectiveFitsTest, AValidationReportsOnThePairs) {
   v1::RegisterObjectiveRequest request = Registration("calm");
   *request.mutable_objective()->add_pairs() = request.objective().pairs(0);
