@@ -26,6 +26,16 @@ TEST(MethodRegistryTest, KnowsTheBuiltinMethods) {
   EXPECT_EQ(registry.Find("other"), nullptr);
 }
 
+TEST(MethodRegistryTest, MethodsSayWhichSitesTheySteer) {
+  MethodRegistry registry;
+  ASSERT_TRUE(RegisterBuiltinMethods(registry).ok());
+  const auto sites = [&](const char* method) { return registry.Find(method)->sites; };
+  EXPECT_EQ(sites("caa"), std::vector<std::string>{"block_output"});
+  EXPECT_EQ(sites("icv"), std::vector<std::string>{"mlp_output"});
+  EXPECT_EQ(sites("iti"), std::vector<std::string>{"attention_output"});
+  EXPECT_EQ(sites("nl_iti"), std::vector<std::string>{"attention_output"});
+}
+
 TEST(MethodRegistryTest, ASecondMethodOfTheSameNameIsAnError) {
   MethodRegistry registry;
   ASSERT_TRUE(RegisterBuiltinMethods(registry).ok());
